@@ -1,0 +1,50 @@
+# Every target sets up what it needs by itself: MariaDB from the system's packages, and a
+# virtual environment in .venv. Running one again is quick.
+
+VENV ?= .venv
+export VENV
+PYTHON_IN_VENV = $(VENV)/bin/python
+
+.PHONY: help setup demo test unit stress bench lint types format ci clean
+
+help: ## Show the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+
+setup: ## Install what is missing
+	@tools/setup.sh
+
+demo: setup ## Show the store at work on a MariaDB of its own
+	@$(PYTHON_IN_VENV) examples/demo.py
+
+test: setup ## Run the unit and server tests, with coverage
+	@rm -f .coverage .coverage.*
+	$(PYTHON_IN_VENV) -m coverage run -m pytest -m "not stress" $(ARGS)
+	@$(PYTHON_IN_VENV) -m coverage combine --quiet
+	@$(PYTHON_IN_VENV) tools/coverage.py
+
+unit: setup ## Run the tests that need no server
+	$(PYTHON_IN_VENV) -m pytest -m unit $(ARGS)
+
+stress: setup ## Run the long tests
+	$(PYTHON_IN_VENV) -m pytest -m stress $(ARGS)
+
+bench: setup ## Measure hskv beside a raw socket loop, in one run
+	@$(PYTHON_IN_VENV) benchmarks/bench.py $(ARGS)
+
+lint: setup ## Check style and format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: setup ## Check types
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --no-strict-optional --check-untyped-defs --allow-untyped-defs --follow-imports=silent tests examples benchmarks
+
+format: setup ## Rewrite the code in the project's format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+ci: ## What .ci/run runs
+	@.ci/run
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

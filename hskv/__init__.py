@@ -1,0 +1,65 @@
+"""A MariaDB table as a fast, durable, shared key-value store, through HandlerSocket."""
+
+from .client import Client, Index, Pipeline
+from .exceptions import (
+    AuthenticationError,
+    BatchError,
+    ColumnNotFoundError,
+    ContentionError,
+    DuplicateKeyError,
+    HandlerSocketError,
+    IndexedConnectionError,
+    IndexNotFoundError,
+    KeyTooLongError,
+    LockTimeoutError,
+    OperationalError,
+    OutcomeUnknownError,
+    PoolTimeoutError,
+    ProtocolError,
+    ReadOnlyError,
+    RecoverableConnectionError,
+    RequestTimeoutError,
+    SerializationError,
+    TableNotFoundError,
+    TransactionAbortedError,
+    ValueTooLargeError,
+)
+from .store.expiry import DEFAULT
+from .store.store import KeyValueStore, connect
+from .store.table import Table
+from .wire.codec import implementation as codec_implementation
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DEFAULT",
+    "AuthenticationError",
+    "BatchError",
+    "Client",
+    "ColumnNotFoundError",
+    "ContentionError",
+    "DuplicateKeyError",
+    "HandlerSocketError",
+    "Index",
+    "IndexNotFoundError",
+    "IndexedConnectionError",
+    "KeyTooLongError",
+    "KeyValueStore",
+    "LockTimeoutError",
+    "OperationalError",
+    "OutcomeUnknownError",
+    "Pipeline",
+    "PoolTimeoutError",
+    "ProtocolError",
+    "ReadOnlyError",
+    "RecoverableConnectionError",
+    "RequestTimeoutError",
+    "SerializationError",
+    "Table",
+    "TableNotFoundError",
+    "TransactionAbortedError",
+    "ValueTooLargeError",
+    "__version__",
+    "codec_implementation",
+    "connect",
+]

@@ -1,0 +1,542 @@
+"""Rows of bytes from any table and index: the client under everything else.
+
+A `Client` holds two pools of channels, one to the read port and one to the write port, and is
+the one place that sends a request again. It may be shared by threads, and used after a fork.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Any, Final, Self, cast
+
+from .exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    HandlerSocketError,
+    OperationalError,
+    OutcomeUnknownError,
+    ProtocolError,
+    TransactionAbortedError,
+)
+from .transport.address import Address, Secret, SecretSource, Settings, load_settings
+from .transport.channel import Channel, Index
+from .transport.pool import ChannelPool
+from .transport.retry import Effect, failure, pauses, repeatable
+from .wire import requests
+from .wire.replies import Reply, Row
+from .wire.requests import Filter, In
+
+__all__ = ["Client", "Index", "Pipeline", "Row", "Value"]
+
+Value = bytes | str | int | None
+Condition = tuple[str, str, Value]
+"""(filter column, one of = != > >= < <=, value)"""
+
+_MODIFY_OPERATIONS: Final = ("U", "D", "+", "-")
+_CHANNEL_LIFETIME_SECONDS: Final = 3600.0
+
+
+class Client:
+    """Finds, inserts and modifies rows through HandlerSocket.
+
+    `source` is a URL (`hskv://:SECRET@HOST:READ_PORT,WRITE_PORT/DATABASE`), or None for the
+    one in `HSKV_URL`; keyword arguments beat it. Times are in seconds: `timeout` for a request
+    (5), `connect_timeout` for connecting and logging in (2), `pool_timeout` for a free channel
+    (5). `pool_size` (16) channels at most are opened to each port. No I/O is done before the
+    first request. Raises ValueError for a URL or option that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        source: str | None = None,
+        *,
+        secret: SecretSource = None,
+        secret_file: str | None = None,
+        write_secret: SecretSource = None,
+        timeout: float | None = None,
+        connect_timeout: float | None = None,
+        pool_size: int | None = None,
+        pool_timeout: float | None = None,
+    ) -> None:
+        self.settings = load_settings(
+            source,
+            secret=secret,
+            secret_file=secret_file,
+            write_secret=write_secret,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            pool_size=pool_size,
+            pool_timeout=pool_timeout,
+        )
+        self._start(self.settings)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """A client for settings that were loaded already."""
+        client = cls.__new__(cls)
+        client.settings = settings
+        client._start(settings)
+        return client
+
+    def _start(self, settings: Settings) -> None:
+        self._timeout = settings.timeout
+        self._indexes: dict[tuple[Any, ...], Index] = {}
+        self._reader = _pool(settings, settings.read, settings.secret)
+        write_secret = settings.write_secret or settings.secret
+        self._writer = _pool(settings, settings.write, write_secret)
+
+    def __repr__(self) -> str:
+        settings = self.settings
+        return f"<Client of {settings.read} and {settings.write}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).from_settings, (self.settings,)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all channels; requests after it are ConnectionError. Idempotent."""
+        self._reader.close()
+        self._writer.close()
+
+    def open(
+        self,
+        table: str,
+        columns: Sequence[str],
+        *,
+        index_name: str = "PRIMARY",
+        filter_columns: Sequence[str] = (),
+        database: str | None = None,
+    ) -> Index:
+        """Name what requests work on; the server sees it with the first request.
+
+        `columns` are what finds return and writes set, in this order; `filter_columns` may be
+        named in filters. The database is the URL's unless given. No I/O: a table or column
+        that does not exist is an error of the first request. Raises ValueError for names the
+        protocol cannot carry, TypeError for a string in place of a list of columns.
+        """
+        if isinstance(columns, str) or isinstance(filter_columns, str):
+            raise TypeError("columns and filter_columns are lists of names, not one string")
+        database = database or self.settings.database
+        if not database:
+            raise ValueError("no database is named, in the URL or here")
+        names = (database, table, index_name, tuple(columns), tuple(filter_columns))
+        index = self._indexes.get(names)
+        if index is None:
+            index = Index(*names)
+            index.open_line(0)
+            index = self._indexes.setdefault(names, index)
+        return index
+
+    def find(
+        self,
+        index: Index,
+        operation: str,
+        key: Sequence[Value],
+        *,
+        limit: int = 1,
+        offset: int = 0,
+        in_: tuple[int, Sequence[Value]] | None = None,
+        filters: Iterable[Condition] = (),
+        while_: Iterable[Condition] = (),
+    ) -> list[Row]:
+        """Rows from the read port, as tuples of bytes (None for NULL) in index order.
+
+        `operation` is one of = > >= < <= and `key` a value for each leading part of the index.
+        `in_` gives a key part's position and several values for it; at most one row is found
+        for each, and limit must be at least their number. `filters` skip rows, `while_` ends
+        the scan at the first row that fails. One round trip; repeated on another channel when
+        the connection breaks. Raises OperationalError, ConnectionError, ProtocolError;
+        ValueError or TypeError before anything is sent.
+        """
+        body = requests.find(*_lookup(index, operation, key, limit, offset, in_, filters, while_))
+        return self.call(index, body, Effect.READ)
+
+    def insert(self, index: Index, values: Sequence[Value]) -> int | None:
+        """Insert a row of one value for each column of the index.
+
+        Returns the generated AUTO_INCREMENT number, or None where there is none. Columns that
+        the index does not list get the server's constant defaults, or zero, or empty; list
+        them all. Atomic; one round trip. Raises DuplicateKeyError, OutcomeUnknownError when
+        the reply was lost, and what `find` raises.
+        """
+        return _generated_id(self.call(index, _insert(index, values), Effect.WRITE_ROW))
+
+    def modify(
+        self,
+        index: Index,
+        operation: str,
+        key: Sequence[Value],
+        modify_operation: str,
+        values: Sequence[Value] = (),
+        *,
+        limit: int = 1,
+        offset: int = 0,
+        in_: tuple[int, Sequence[Value]] | None = None,
+        filters: Iterable[Condition] = (),
+        while_: Iterable[Condition] = (),
+    ) -> int:
+        """Change the rows that a find would give; the number of rows found and processed.
+
+        `modify_operation` is U (set the columns to `values`), D (delete), + or - (add or
+        subtract integers: the server wraps past 64 bits, and refuses a `-` that crosses zero).
+        One row is changed atomically; several are not: a failure leaves the first of them
+        changed. Raises OutcomeUnknownError when the reply was lost, LockTimeoutError, and what
+        `find` raises; ValueError where `values` are not one for each column.
+        """
+        lookup = _lookup(index, operation, key, limit, offset, in_, filters, while_)
+        body = _find_modify(index, lookup, modify_operation, values)
+        return _count(self.call(index, body, _effect(limit, in_)))
+
+    def modify_returning(
+        self,
+        index: Index,
+        operation: str,
+        key: Sequence[Value],
+        modify_operation: str,
+        values: Sequence[Value] = (),
+        *,
+        limit: int = 1,
+        offset: int = 0,
+        in_: tuple[int, Sequence[Value]] | None = None,
+        filters: Iterable[Condition] = (),
+        while_: Iterable[Condition] = (),
+    ) -> list[Row]:
+        """As `modify`, but gives the rows as they were before the change."""
+        lookup = _lookup(index, operation, key, limit, offset, in_, filters, while_)
+        body = _find_modify(index, lookup, modify_operation, values, returning=True)
+        return self.call(index, body, _effect(limit, in_))
+
+    def pipeline(self) -> "Pipeline":
+        """Several requests to be sent in one write: see `Pipeline`."""
+        return Pipeline(self)
+
+    def call(self, index: Index, body: bytes, effect: Effect) -> list[Row]:
+        """Send a body built by `hskv.wire.requests`; the layer under `find` and the rest.
+
+        `effect` says to which port it goes and when it may be sent again.
+        """
+        pool = self._reader if effect is Effect.READ else self._writer
+        try:
+            channel = pool.acquire()
+        except ConnectionError as error:
+            return _rows(self._repeat([(index, body)], effect, error)[0])
+        deadline = monotonic() + self._timeout
+        try:
+            reply = channel.call(index, body, deadline)
+        except HandlerSocketError as error:
+            pool.discard(channel)
+            return _rows(self._repeat([(index, body)], effect, error, deadline)[0])
+        except BaseException:
+            pool.discard(channel)
+            raise
+        if type(reply) is list:
+            pool.release(channel)
+            return reply
+        return _rows(self._refused(pool, channel, (index, body), effect, reply, deadline))
+
+    def call_many(self, calls: Sequence[tuple[Index, bytes]], effect: Effect) -> list[Reply]:
+        """Send several bodies in one write; the replies in order, errors among them as values.
+
+        Not a transaction: a request that fails does not undo the others, except that a
+        deadlock undoes all of them: then TransactionAbortedError is raised for the whole.
+        """
+        pool = self._reader if effect is Effect.READ else self._writer
+        deadline = monotonic() + self._timeout
+        try:
+            return self._once(pool, calls, effect, deadline)
+        except ConnectionError as error:
+            return self._repeat(calls, effect, error, deadline)
+
+    def _once(
+        self,
+        pool: ChannelPool,
+        calls: Sequence[tuple[Index, bytes]],
+        effect: Effect,
+        deadline: float,
+    ) -> list[Reply]:
+        channel = pool.acquire()
+        try:
+            replies = channel.call_many(calls, deadline)
+        except BaseException as error:
+            pool.discard(channel)
+            reported = failure(error, effect)
+            if reported is error:
+                raise
+            raise reported from error
+        _give_back(pool, channel, replies)
+        for reply in replies:
+            if isinstance(reply, TransactionAbortedError):
+                raise reply
+        return replies
+
+    def _refused(
+        self,
+        pool: ChannelPool,
+        channel: Channel,
+        call: tuple[Index, bytes],
+        effect: Effect,
+        error: Reply,
+        deadline: float,
+    ) -> Reply:
+        _give_back(pool, channel, [error])
+        if isinstance(error, OperationalError) and repeatable(error, effect):
+            return self._repeat([call], effect, error, deadline)[0]
+        return error
+
+    def _repeat(
+        self,
+        calls: Sequence[tuple[Index, bytes]],
+        effect: Effect,
+        error: BaseException,
+        deadline: float | None = None,
+    ) -> list[Reply]:
+        """Send again what failed with `error`, where that is harmless; else raise it."""
+        pool = self._reader if effect is Effect.READ else self._writer
+        cause, error = error, failure(error, effect)
+        for pause in pauses(deadline or monotonic() + self._timeout):
+            if not (isinstance(error, HandlerSocketError) and repeatable(error, effect)):
+                break
+            sleep(pause)
+            try:
+                replies = self._once(pool, calls, effect, deadline or monotonic() + self._timeout)
+            except (ConnectionError, ProtocolError) as again:
+                cause = error = again
+                continue
+            refused = replies[0] if len(calls) == 1 else None
+            if not (isinstance(refused, OperationalError) and repeatable(refused, effect)):
+                return replies
+            cause = error = refused
+        raise error from (None if error is cause else cause)
+
+
+class Pipeline:
+    """Requests collected and sent in one write, their replies read in order.
+
+    Goes to the write port as soon as one of the requests is a write (finds on it take locks),
+    else to the read port. Not a transaction, and another client may come in between. An
+    instance is for one thread; after `execute` it is empty and can be used again.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._calls: list[tuple[Index, bytes]] = []
+        self._results: list[Callable[[list[Row]], Any]] = []
+        self._effect = Effect.READ
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def find(
+        self,
+        index: Index,
+        operation: str,
+        key: Sequence[Value],
+        *,
+        limit: int = 1,
+        offset: int = 0,
+        in_: tuple[int, Sequence[Value]] | None = None,
+        filters: Iterable[Condition] = (),
+        while_: Iterable[Condition] = (),
+    ) -> Self:
+        """As `Client.find`; its result is a list of rows."""
+        lookup = _lookup(index, operation, key, limit, offset, in_, filters, while_)
+        return self._add(index, requests.find(*lookup), _as_rows)
+
+    def insert(self, index: Index, values: Sequence[Value]) -> Self:
+        """As `Client.insert`; its result is the generated number or None."""
+        return self._write(index, _insert(index, values), _generated_id)
+
+    def modify(
+        self,
+        index: Index,
+        operation: str,
+        key: Sequence[Value],
+        modify_operation: str,
+        values: Sequence[Value] = (),
+        *,
+        limit: int = 1,
+        offset: int = 0,
+        in_: tuple[int, Sequence[Value]] | None = None,
+        filters: Iterable[Condition] = (),
+        while_: Iterable[Condition] = (),
+    ) -> Self:
+        """As `Client.modify`; its result is the number of rows."""
+        lookup = _lookup(index, operation, key, limit, offset, in_, filters, while_)
+        return self._write(index, _find_modify(index, lookup, modify_operation, values), _count)
+
+    def modify_returning(
+        self,
+        index: Index,
+        operation: str,
+        key: Sequence[Value],
+        modify_operation: str,
+        values: Sequence[Value] = (),
+        *,
+        limit: int = 1,
+        offset: int = 0,
+        in_: tuple[int, Sequence[Value]] | None = None,
+        filters: Iterable[Condition] = (),
+        while_: Iterable[Condition] = (),
+    ) -> Self:
+        """As `Client.modify_returning`; its result is a list of rows."""
+        lookup = _lookup(index, operation, key, limit, offset, in_, filters, while_)
+        body = _find_modify(index, lookup, modify_operation, values, returning=True)
+        return self._write(index, body, _as_rows)
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Send all, and give a result for each request, in order.
+
+        An error of the server stands in the list in the place of its result, or is raised (the
+        first of them) after all replies were read. Raises OutcomeUnknownError where a write was
+        sent and the replies were lost, TransactionAbortedError where the server rolled back.
+        """
+        calls, results, effect = self._calls, self._results, self._effect
+        self._calls, self._results, self._effect = [], [], Effect.READ
+        if not calls:
+            return []
+        replies = self._client.call_many(calls, effect)
+        if raise_on_error:
+            for reply in replies:
+                _rows(reply)
+        return [
+            reply if isinstance(reply, OperationalError) else result(reply)
+            for result, reply in zip(results, replies, strict=True)
+        ]
+
+    def _write(self, index: Index, body: bytes, result: Callable[[list[Row]], Any]) -> Self:
+        self._effect = Effect.WRITE
+        return self._add(index, body, result)
+
+    def _add(self, index: Index, body: bytes, result: Callable[[list[Row]], Any]) -> Self:
+        self._calls.append((index, body))
+        self._results.append(result)
+        return self
+
+
+def _pool(settings: Settings, address: Address, secret: Secret) -> ChannelPool:
+    connect = partial(
+        Channel,
+        address,
+        secret,
+        {},
+        connect_timeout=settings.connect_timeout,
+        timeout=settings.timeout,
+        lifetime=_CHANNEL_LIFETIME_SECONDS,
+    )
+    return ChannelPool(connect, size=settings.pool_size, timeout=settings.pool_timeout)
+
+
+def _give_back(pool: ChannelPool, channel: Channel, replies: Sequence[Reply]) -> None:
+    if any(isinstance(reply, AuthenticationError) for reply in replies):
+        pool.discard(channel)
+    else:
+        pool.release(channel)
+
+
+def _lookup(
+    index: Index,
+    operation: str,
+    key: Sequence[Value],
+    limit: int,
+    offset: int,
+    in_: tuple[int, Sequence[Value]] | None,
+    filters: Iterable[Condition],
+    while_: Iterable[Condition],
+) -> tuple[str, list[bytes | None], int, int, In | None, list[Filter]]:
+    values = In(in_[0], [requests.token(value) for value in in_[1]]) if in_ else None
+    conditions = [_filter(index, condition, stops=True) for condition in while_]
+    conditions += [_filter(index, condition, stops=False) for condition in filters]
+    return operation, _tokens(key, "key"), limit, offset, values, conditions
+
+
+def _filter(index: Index, condition: Condition, *, stops: bool) -> Filter:
+    column, operation, value = condition
+    try:
+        position = index.filter_columns.index(column)
+    except ValueError:
+        raise ValueError(
+            f"{column!r} is no filter column of this index; open it with filter_columns"
+        ) from None
+    return Filter(position, operation, requests.token(value), stops)
+
+
+def _tokens(values: Sequence[Value], what: str) -> list[bytes | None]:
+    if isinstance(values, (str, bytes, bytearray)):
+        raise TypeError(f"{what} is a list of values, not one {type(values).__name__}")
+    return [requests.token(value) for value in values]
+
+
+def _insert(index: Index, values: Sequence[Value]) -> bytes:
+    return requests.insert(_one_for_each(index, values))
+
+
+def _find_modify(
+    index: Index,
+    lookup: tuple[str, list[bytes | None], int, int, In | None, list[Filter]],
+    modify_operation: str,
+    values: Sequence[Value],
+    *,
+    returning: bool = False,
+) -> bytes:
+    if modify_operation not in _MODIFY_OPERATIONS:
+        raise ValueError(f"modify operation {modify_operation!r} is not one of U D + -")
+    operation, key, limit, offset, in_, filters = lookup
+    deletes = modify_operation == "D"
+    tokens = _tokens(values, "values") if deletes else _one_for_each(index, values)
+    return requests.find_modify(
+        operation,
+        key,
+        modify_operation + "?" * returning,
+        tokens,
+        limit,
+        offset,
+        in_,
+        filters,
+    )
+
+
+def _one_for_each(index: Index, values: Sequence[Value]) -> list[bytes | None]:
+    if len(values) != len(index.columns):
+        raise ValueError(
+            f"{len(values)} values for {len(index.columns)} columns: the server would blank the "
+            "rest; open an index with just the columns to be set"
+        )
+    return _tokens(values, "values")
+
+
+def _effect(limit: int, in_: tuple[int, Sequence[Value]] | None) -> Effect:
+    return Effect.WRITE_ROW if limit == 1 and in_ is None else Effect.WRITE
+
+
+def _rows(reply: Reply) -> list[Row]:
+    if isinstance(reply, OperationalError):
+        raise reply
+    return reply
+
+
+def _as_rows(rows: list[Row]) -> list[Row]:
+    return rows
+
+
+def _count(rows: list[Row]) -> int:
+    try:
+        return int(cast(bytes, rows[0][0]))
+    except (IndexError, TypeError, ValueError):
+        raise OutcomeUnknownError(
+            "the server answered a write without the number of rows: read them again"
+        ) from None
+
+
+def _generated_id(rows: list[Row]) -> int | None:
+    return (int(cast(bytes, rows[0][0])) or None) if rows else None

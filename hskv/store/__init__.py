@@ -1,0 +1,1 @@
+"""The key-value store: a table, values, verbs, plans, and the mapping over them."""

@@ -1,0 +1,205 @@
+"""Executor: verbs as HandlerSocket requests.
+
+A find or scan alone goes to the read port; anything that writes, and a packet that holds a
+write, to the write port. Every index is opened with the same filter columns, so that one
+opened for some columns serves any condition.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, cast
+
+from ..client import Client, Index, Row
+from ..exceptions import OperationalError, OutcomeUnknownError
+from ..transport.retry import Effect
+from ..wire import requests
+from ..wire.codec import encode_token
+from ..wire.requests import Filter, In
+from .table import Table
+from .verbs import (
+    COLUMNS,
+    Add,
+    Cell,
+    Column,
+    Condition,
+    Delete,
+    DeleteRange,
+    Find,
+    Insert,
+    Outcome,
+    Scan,
+    Update,
+    Verb,
+    live,
+)
+
+# Positions in the filter columns of every index; the value, a BLOB, cannot be compared.
+_FILTER_COLUMNS: Final[tuple[Column, ...]] = ("kind", "expires", "number", "version", "key")
+_FILTERS: Final = {column: position for position, column in enumerate(_FILTER_COLUMNS)}
+_LIVE: Final = [(_FILTERS[column], operation) for column, operation, _ in live(0)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    index: Index
+    body: bytes
+    effect: Effect
+    outcome: Callable[[list[Row]], Outcome]
+
+
+class HandlerSocketExecutor:
+    """Carries out verbs on one table through a client."""
+
+    def __init__(self, client: Client, table: Table) -> None:
+        self._client = client
+        self._table = table
+        self._indexes: dict[tuple[Column, ...], Index] = {}
+        self._value_index = self._index(("value", "number", "kind"))
+        self._kind_index = self._index(("kind",))
+        self._live_find = requests.find_template(_LIVE)
+
+    def find_value(self, key: bytes, now: int) -> list[Row]:
+        """The (value, number, kind) of a live row, or nothing: `Find` of one key, made quick."""
+        body = self._live_find % (encode_token(key), now)
+        return self._client.call(self._value_index, body, Effect.READ)
+
+    def find_kind(self, key: bytes, now: int) -> list[Row]:
+        """The (kind,) of a live row, or nothing: reads no value."""
+        body = self._live_find % (encode_token(key), now)
+        return self._client.call(self._kind_index, body, Effect.READ)
+
+    def execute(self, verbs: Sequence[Verb]) -> list[Outcome]:
+        """Carry out verbs in one packet; errors of the server are outcomes.
+
+        Raises ConnectionError, OutcomeUnknownError where a write's reply was lost, and
+        TransactionAbortedError where the server undid the packet.
+        """
+        requested = [self._request(verb) for verb in verbs]
+        if len(requested) == 1:
+            (one,) = requested
+            try:
+                return [one.outcome(self._client.call(one.index, one.body, one.effect))]
+            except OutcomeUnknownError:
+                raise
+            except OperationalError as error:
+                return [error]
+        reads = all(request.effect is Effect.READ for request in requested)
+        replies = self._client.call_many(
+            [(request.index, request.body) for request in requested],
+            Effect.READ if reads else Effect.WRITE,
+        )
+        return [
+            reply if isinstance(reply, OperationalError) else request.outcome(reply)
+            for request, reply in zip(requested, replies, strict=True)
+        ]
+
+    def _request(self, verb: Verb) -> _Request:
+        return _BUILDERS[type(verb)](self, verb)
+
+    def _index(self, columns: tuple[Column, ...]) -> Index:
+        index = self._indexes.get(columns)
+        if index is None:
+            table = self._table
+            index = self._indexes[columns] = self._client.open(
+                table.name,
+                [getattr(table, column) for column in columns],
+                index_name=table.index,
+                filter_columns=[getattr(table, column) for column in _FILTER_COLUMNS],
+                database=table.database,
+            )
+        return index
+
+    def _find(self, verb: Find) -> _Request:
+        key, limit, in_ = _keys(verb.keys)
+        body = requests.find("=", key, limit, 0, in_, _filters(verb.where))
+        return _Request(self._index(verb.columns), body, Effect.READ, _rows)
+
+    def _scan(self, verb: Scan) -> _Request:
+        filters = [*_end(verb.end), *_filters(verb.where)]
+        body = requests.find(_from(verb.after), [verb.start], verb.limit, 0, None, filters)
+        return _Request(self._index(verb.columns), body, Effect.READ, _rows)
+
+    def _insert(self, verb: Insert) -> _Request:
+        body = requests.insert([_token(cell) for cell in verb.row])
+        return _Request(self._index(COLUMNS), body, Effect.WRITE_ROW, lambda rows: True)
+
+    def _update(self, verb: Update) -> _Request:
+        columns, cells = zip(*verb.changes.items(), strict=True)
+        values = [_token(cell) for cell in cells]
+        body = requests.find_modify("=", [verb.key], "U", values, filters=_filters(verb.where))
+        return _Request(self._index(columns), body, Effect.WRITE_ROW, _count)
+
+    def _add(self, verb: Add) -> _Request:
+        columns, deltas = zip(*verb.deltas.items(), strict=True)
+        values = [_token(delta) for delta in deltas]
+        body = requests.find_modify("=", [verb.key], "+?", values, filters=_filters(verb.where))
+        return _Request(self._index(columns), body, Effect.WRITE_ROW, _rows)
+
+    def _delete(self, verb: Delete) -> _Request:
+        key, limit, in_ = _keys(verb.keys)
+        effect = Effect.WRITE if in_ else Effect.WRITE_ROW
+        request = partial(requests.find_modify, "=", key, limit=limit, in_=in_)
+        return self._removal(request, verb, effect, _filters(verb.where))
+
+    def _delete_range(self, verb: DeleteRange) -> _Request:
+        filters = [*_end(verb.end), *_filters(verb.while_, stops=True), *_filters(verb.where)]
+        effect = Effect.WRITE_ROW if verb.limit == 1 else Effect.WRITE
+        operation = _from(verb.after)
+        request = partial(requests.find_modify, operation, [verb.start], limit=verb.limit)
+        return self._removal(request, verb, effect, filters)
+
+    def _removal(
+        self,
+        request: Callable[..., bytes],
+        verb: Delete | DeleteRange,
+        effect: Effect,
+        filters: list[Filter],
+    ) -> _Request:
+        body = request(modify_operation="D?" if verb.returning else "D", filters=filters)
+        index = self._index(verb.returning or ("kind",))
+        return _Request(index, body, effect, _rows if verb.returning else _count)
+
+
+_BUILDERS: Final[dict[type, Callable[..., _Request]]] = {
+    Find: HandlerSocketExecutor._find,
+    Scan: HandlerSocketExecutor._scan,
+    Insert: HandlerSocketExecutor._insert,
+    Update: HandlerSocketExecutor._update,
+    Add: HandlerSocketExecutor._add,
+    Delete: HandlerSocketExecutor._delete,
+    DeleteRange: HandlerSocketExecutor._delete_range,
+}
+
+
+def _keys(keys: Sequence[bytes]) -> tuple[list[bytes | None], int, In | None]:
+    if len(keys) == 1:
+        return [keys[0]], 1, None
+    return [b""], len(keys), In(0, keys)
+
+
+def _filters(where: Sequence[Condition], *, stops: bool = False) -> list[Filter]:
+    return [
+        Filter(_FILTERS[column], operation, _token(value), stops)
+        for column, operation, value in where
+    ]
+
+
+def _end(end: bytes | None) -> list[Filter]:
+    return _filters([Condition("key", "<", end)], stops=True) if end is not None else []
+
+
+def _from(after: bool) -> str:
+    return ">" if after else ">="
+
+
+def _token(cell: Cell) -> bytes:
+    return cell if isinstance(cell, bytes) else b"%d" % cell
+
+
+def _rows(rows: list[Row]) -> Outcome:
+    return cast(Outcome, rows)
+
+
+def _count(rows: list[Row]) -> Outcome:
+    return int(cast(bytes, rows[0][0]))

@@ -1,0 +1,272 @@
+"""Operations of more than one verb, as generators without I/O.
+
+A plan yields a list of verbs to be sent in one packet, receives the list of their outcomes,
+and returns the result of the operation. Other clients may come in between any two verbs, those
+of one packet included, since a packet may be split on its way. Each plan stays exact under
+that. `now` gives the milliseconds since the epoch, rounded down.
+"""
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Final, NamedTuple, TypeVar, cast
+
+from ..exceptions import ContentionError, DuplicateKeyError, OperationalError
+from ..wire.requests import INT64_MAX, INT64_MIN
+from .values import Kind
+from .verbs import (
+    Add,
+    Column,
+    Condition,
+    DeleteRange,
+    Find,
+    Found,
+    Insert,
+    Outcome,
+    Row,
+    Update,
+    Verb,
+    dead,
+    live,
+)
+
+ROUNDS: Final = 16
+"""A plan that other clients upset this often gives up with ContentionError."""
+PACKET_ROWS: Final = 1000
+PACKET_BYTES: Final = 1 << 20
+
+Result = TypeVar("Result")
+Plan = Generator[list[Verb], list[Outcome], Result]
+Clock = Callable[[], int]
+
+
+def set_row(row: Row) -> Plan[None]:
+    """Store a row, whatever was there.
+
+    Each request that can apply the row is sent alone, so it is applied exactly once: an insert
+    and an update in one packet could both apply it, and the second would undo what another
+    client did in between.
+    """
+    duplicate: OperationalError | None = None
+    for _ in range(ROUNDS):
+        (updated,) = yield [Update(row.key, (), row.changes())]
+        if _good(updated):
+            return
+        (inserted,) = yield [Insert(row)]
+        if not isinstance(inserted, DuplicateKeyError):
+            _good(inserted)
+            return
+        duplicate = inserted
+    # Duplicate, and yet never there: then another unique index of the table refuses the row.
+    (found,) = yield [Find((row.key,), ("kind",))]
+    if duplicate and not _found(found):
+        raise duplicate
+    raise _contention()
+
+
+def add_row(row: Row, now: Clock) -> Plan[bool]:
+    """Store a row where none is alive; False where one is."""
+    return (yield from default_row(row, now, ("kind",))) is None
+
+
+def default_row(
+    row: Row, now: Clock, columns: tuple[Column, ...]
+) -> Plan[tuple[bytes, ...] | None]:
+    """Store a row where none is alive, and give None; else the columns of the one that is.
+
+    At most one of insert and update applies: the insert makes a row that is alive, which the
+    update, asking for a dead one at the same instant, passes over.
+    """
+    for _ in range(ROUNDS):
+        at = now()
+        outcomes = yield _take_over(row, at, columns)
+        if _took(outcomes):
+            return None
+        rows = _found(outcomes[2])
+        if rows:
+            return rows[0]
+    raise _contention()
+
+
+class Bounds(NamedTuple):
+    """How far an increment may go: a counter is held back only in the direction it moves."""
+
+    floor: int = INT64_MIN
+    ceiling: int = INT64_MAX
+
+    def admit(self, number: int, amount: int) -> bool:
+        """True when a counter may become `number` by adding `amount`."""
+        return number <= self.ceiling if amount >= 0 else number >= self.floor
+
+    def condition(self, amount: int) -> Condition | None:
+        """What the counter must be for `amount` to be admitted; None where nothing would do.
+
+        The server cuts an operand to 64 bits, and would take a bound beyond them for met.
+        """
+        furthest = self.ceiling - amount if amount >= 0 else self.floor - amount
+        if not INT64_MIN <= furthest <= INT64_MAX:
+            return None
+        return Condition("number", "<=" if amount >= 0 else ">=", furthest)
+
+
+def increment(row: Row, amount: int, bounds: Bounds, now: Clock) -> Plan[int | None]:
+    """Add to a live integer, or store `row`, whose number is the first value.
+
+    The new value; None where `bounds` refuse it (then nothing changed). Raises TypeError on a
+    live row of another kind, OverflowError past 64 bits. One round trip on a live integer.
+    """
+    condition = bounds.condition(amount)
+    for _ in range(ROUNDS):
+        at = now()
+        if condition:
+            where = (Condition("kind", "=", Kind.INTEGER), *live(at), condition)
+            (added,) = yield [Add(row.key, where, {"number": amount, "version": 1})]
+            if rows := _found(added):
+                return int(rows[0][0]) + amount
+        if bounds.admit(row.number, amount):
+            outcomes = yield _take_over(row, at, ("kind", "number"))
+            if _took(outcomes):
+                return row.number
+        else:
+            outcomes = yield [Find((row.key,), ("kind", "number"), live(at))]
+        number = _counter(_found(outcomes[-1]))
+        reached = row.number if number is None else number + amount
+        if not bounds.admit(reached, amount):
+            _check_int64(reached)
+            return None
+    raise _contention()
+
+
+def _counter(rows: Found) -> int | None:
+    if not rows:
+        return None
+    kind, number = rows[0]
+    if int(kind) != Kind.INTEGER:
+        raise TypeError("the value is no integer of 64 bits; only those can be counted")
+    return int(number)
+
+
+def _check_int64(number: int) -> None:
+    if not INT64_MIN <= number <= INT64_MAX:
+        raise OverflowError(f"the counter would be {number}, beyond 64 bits; nothing was changed")
+
+
+def take_first(
+    start: bytes, end: bytes | None, columns: tuple[Column, ...], now: Clock
+) -> Plan[tuple[bytes, ...] | None]:
+    """Remove the first live row of a range in key order and give it; None where there is none.
+
+    Expired rows that lie in front are removed in the same packet: the next caller would
+    have to step over them again, each locked on the way.
+    """
+    at = now()
+    swept, taken = yield [
+        DeleteRange(start, end, PACKET_ROWS, while_=dead(at)),
+        DeleteRange(start, end, 1, where=live(at), returning=columns),
+    ]
+    _good(swept)
+    rows = _found(taken)
+    return rows[0] if rows else None
+
+
+def clear_range(start: bytes, end: bytes | None) -> Plan[int]:
+    """Remove every row of a range in key order; how many. Rows added behind it stay."""
+    count, after = 0, False
+    while True:
+        (removed,) = yield [DeleteRange(start, end, PACKET_ROWS, returning=("key",), after=after)]
+        rows = _found(removed)
+        count += len(rows)
+        if len(rows) < PACKET_ROWS:
+            return count
+        start, after = rows[-1][0], True
+
+
+class Progress:
+    """How far a batch got: rows stored, rows in a packet that was sent, by position."""
+
+    def __init__(self) -> None:
+        self.stored: set[int] = set()
+        self.sent: set[int] = set()
+
+
+def set_rows(rows: Sequence[Row], progress: Progress) -> Plan[None]:
+    """Store many rows, as `set_row` does each: updates first, inserts for what they missed."""
+    for packet in _packets(rows):
+        missed = yield from _stored(packet, rows, progress, insert=False)
+        missed = yield from _stored(missed, rows, progress, insert=True)
+        for position in missed:
+            progress.sent = {position}
+            yield from set_row(rows[position])
+            progress.stored.add(position)
+    progress.sent = set()
+
+
+def _stored(
+    positions: list[int], rows: Sequence[Row], progress: Progress, *, insert: bool
+) -> Plan[list[int]]:
+    """Send one request for each row; the positions of those that did not apply."""
+    if not positions:
+        return []
+    chosen = [rows[position] for position in positions]
+    progress.sent = set(positions)
+    outcomes = yield [
+        Insert(row) if insert else Update(row.key, (), row.changes()) for row in chosen
+    ]
+    missed, error = [], None
+    progress.sent = set()
+    for position, outcome in zip(positions, outcomes, strict=True):
+        if isinstance(outcome, DuplicateKeyError) or outcome == 0:
+            missed.append(position)
+        elif isinstance(outcome, OperationalError):
+            error = error or outcome
+        else:
+            progress.stored.add(position)
+    if error:
+        raise error
+    return missed
+
+
+def _packets(rows: Sequence[Row]) -> Iterator[list[int]]:
+    """Positions of rows, cut by number and by bytes."""
+    packet: list[int] = []
+    size = 0
+    for position, row in enumerate(rows):
+        size += len(row.key) + len(row.value)
+        if packet and (len(packet) >= PACKET_ROWS or size > PACKET_BYTES):
+            yield packet
+            packet, size = [], len(row.key) + len(row.value)
+        packet.append(position)
+    if packet:
+        yield packet
+
+
+def _take_over(row: Row, at: int, columns: tuple[Column, ...]) -> list[Verb]:
+    return [
+        Insert(row),
+        Update(row.key, dead(at), row.changes()),
+        Find((row.key,), columns, live(at)),
+    ]
+
+
+def _took(outcomes: Sequence[Outcome]) -> bool:
+    inserted, updated, _ = outcomes
+    if inserted is True or updated == 1:
+        return True
+    if not isinstance(inserted, DuplicateKeyError):
+        _good(inserted)
+    _good(updated)
+    return False
+
+
+def _good(outcome: Outcome) -> Outcome:
+    if isinstance(outcome, OperationalError):
+        raise outcome
+    return outcome
+
+
+def _found(outcome: Outcome) -> Found:
+    return cast(Found, _good(outcome))
+
+
+def _contention() -> ContentionError:
+    return ContentionError(
+        f"other clients changed this key in each of {ROUNDS} rounds; nothing was changed: try again"
+    )

@@ -1,0 +1,124 @@
+"""What a store asks of its table: seven verbs, each atomic on the server.
+
+Columns go by what they mean (key, value, number, kind, version, expires), whatever a table
+calls them. The outcome of a verb is a value; an error of the server is an outcome too.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+from ..exceptions import OperationalError
+
+Column = Literal["key", "value", "number", "kind", "version", "expires"]
+COLUMNS: tuple[Column, ...] = ("key", "value", "number", "kind", "version", "expires")
+
+Cell = bytes | int
+Found = Sequence[tuple[bytes, ...]]
+
+
+class Condition(NamedTuple):
+    """A comparison that a row must pass; never on the value column, which is a BLOB."""
+
+    column: Column
+    operation: str
+    value: Cell
+
+
+Where = tuple[Condition, ...]
+
+
+class Row(NamedTuple):
+    """A whole row: `version` any 62 bits, `expires` in milliseconds since the epoch."""
+
+    key: bytes
+    value: bytes
+    number: int
+    kind: int
+    version: int
+    expires: int
+
+    def changes(self) -> dict[Column, Cell]:
+        """Every column but the key."""
+        return dict(zip(COLUMNS[1:], self[1:], strict=True))
+
+
+class Find(NamedTuple):
+    """The rows of some keys. Outcome: rows of the asked columns; keys without a row lack."""
+
+    keys: Sequence[bytes]
+    columns: tuple[Column, ...]
+    where: Where = ()
+
+
+class Scan(NamedTuple):
+    """Rows in key order: from `start` (or after it) up to `end`, not included.
+
+    Outcome: at most `limit` rows of the asked columns.
+    """
+
+    start: bytes
+    end: bytes | None
+    columns: tuple[Column, ...]
+    limit: int
+    where: Where = ()
+    after: bool = False
+
+
+class Insert(NamedTuple):
+    """A new row. Outcome: True, or DuplicateKeyError."""
+
+    row: Row
+
+
+class Update(NamedTuple):
+    """Set columns of one row. Outcome: how many rows (0 or 1)."""
+
+    key: bytes
+    where: Where
+    changes: Mapping[Column, Cell]
+
+
+class Add(NamedTuple):
+    """Add integers to columns of one row. Outcome: the row of those columns before, or none."""
+
+    key: bytes
+    where: Where
+    deltas: Mapping[Column, int]
+
+
+class Delete(NamedTuple):
+    """Remove rows by key. Outcome: how many, or (`returning`) their columns before."""
+
+    keys: Sequence[bytes]
+    where: Where = ()
+    returning: tuple[Column, ...] = ()
+
+
+class DeleteRange(NamedTuple):
+    """Remove rows in key order, at most `limit`. Outcome: how many, or their columns before.
+
+    Rows that fail `where` are passed over; the first that fails `while_` ends the range.
+    """
+
+    start: bytes
+    end: bytes | None
+    limit: int
+    where: Where = ()
+    while_: Where = ()
+    returning: tuple[Column, ...] = ()
+    after: bool = False
+
+
+Verb = Find | Scan | Insert | Update | Add | Delete | DeleteRange
+Outcome = Found | int | OperationalError
+"""Rows, a count, or what the server said against it (True, of Insert, counts as 1)."""
+
+
+def live(now: int) -> Where:
+    """Rows that have not expired at `now`, in milliseconds since the epoch."""
+    return (Condition("expires", ">", now),)
+
+
+def dead(now: int) -> Where:
+    """Rows that have expired at `now`, in milliseconds since the epoch."""
+    return (Condition("expires", "<=", now),)

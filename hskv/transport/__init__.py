@@ -1,0 +1,1 @@
+"""Moves a request to a server and its reply back."""

@@ -1,0 +1,320 @@
+"""One socket to one listener: login, opened indexes, exchanges with a deadline.
+
+A channel serves one exchange at a time; its pool sees to that, so it has no lock. Any
+exception between the first byte out and the last byte in closes it, whatever the exception:
+a late reply must never answer another request.
+"""
+
+import contextlib
+import math
+import socket
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+
+from ..exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    HandlerSocketError,
+    IndexedConnectionError,
+    OperationalError,
+    ProtocolError,
+    RecoverableConnectionError,
+    RequestTimeoutError,
+)
+from ..wire import requests
+from ..wire.replies import Reply, ReplyReader, decode_reply
+from .address import Address, Secret
+
+MAX_INDEXES: Final = 256
+"""A channel that has opened more than this is closed: the server keeps memory for each."""
+MAX_OPENED_AT_CONNECT: Final = 64
+"""Of the indexes in use, so many (the latest) are opened with the login."""
+
+_RECV_BYTES: Final = 1 << 14
+_RECV_MORE_BYTES: Final = 1 << 18
+# How far a wait may overshoot its deadline before the socket's own timeout is set again.
+_SLACK_SECONDS: Final = 0.25
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Index:
+    """What to open: columns of a table, reached through one of its indexes.
+
+    `columns` are read and written, in this order; `filter_columns` may be compared with.
+    Compared by identity, which is cheap to hash: `Client.open` gives the same one each time.
+    """
+
+    database: str
+    table: str
+    name: str
+    columns: tuple[str, ...]
+    filter_columns: tuple[str, ...] = ()
+
+    def open_line(self, index_id: int) -> bytes:
+        """The request that opens it under a number. Raises ValueError for a bad name."""
+        return requests.open_index(
+            index_id, self.database, self.table, self.name, self.columns, self.filter_columns
+        )
+
+
+class Channel:
+    """A connected, logged-in socket and the indexes opened on it."""
+
+    def __init__(
+        self,
+        address: Address,
+        secret: Secret,
+        indexes: dict[Index, None],
+        *,
+        connect_timeout: float,
+        timeout: float,
+        lifetime: float = math.inf,
+    ) -> None:
+        """Connects, logs in and opens the indexes in one packet; times in seconds.
+
+        `indexes` is shared by the channels of a listener: those that one of them opened are
+        opened at once by the next. An index that cannot be opened does not fail the channel:
+        its requests will say why. Raises ConnectionError, AuthenticationError, ProtocolError.
+        """
+        self.address = address
+        self.holder: object = None
+        self.last_used = monotonic()
+        self.expires = self.last_used + lifetime
+        self._indexes = indexes
+        self._ids: dict[Index, bytes] = {}
+        self._next_id = 0
+        self._timeout = timeout
+        self._reader = ReplyReader()
+        self._sock = _connect(address, connect_timeout)
+        try:
+            self._cooperative = _is_cooperative(self._sock)
+            self._set_timeout(timeout)
+            self._greet(secret.read(), monotonic() + connect_timeout)
+        except (IndexedConnectionError, RequestTimeoutError) as error:
+            raise ConnectionError(
+                f"{address} accepted the connection but did not finish the login: {error}"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{len(self._ids)} indexes"
+        return f"<Channel to {self.address}, {state}>"
+
+    @property
+    def closed(self) -> bool:
+        """True once no request can be sent on this channel any more."""
+        return self._sock.fileno() < 0
+
+    def close(self) -> None:
+        """Close the socket; never raises."""
+        with contextlib.suppress(OSError):
+            self._sock.close()
+
+    def gone(self) -> bool:
+        """True when the server has closed its end, or sent bytes that nobody asked for."""
+        try:
+            flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
+            self._sock.recv(1, flags)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            return True
+        return True
+
+    def call(self, index: Index, body: bytes, deadline: float) -> Reply:
+        """Send one request on an index and wait for its reply.
+
+        `deadline` is that of `time.monotonic`, one default timeout ahead. Errors of the server
+        are returned, not raised. Raises RecoverableConnectionError when nothing was sent,
+        IndexedConnectionError, RequestTimeoutError or ProtocolError when something was; each of
+        them closes the channel.
+        """
+        index_id = self._ids.get(index)
+        if index_id is None:
+            return self.call_many([(index, body)], deadline)[0]
+        sent = False
+        try:
+            packet = index_id + body
+            count = self._sock.send(packet)
+            sent = True
+            if count != len(packet):
+                return self._send_rest(packet, count, 1, deadline)[0]
+            data = self._sock.recv(_RECV_BYTES)
+            # Nearly every reply comes whole and alone; only the others need the reader.
+            if data and data.find(b"\n") == len(data) - 1:
+                return decode_reply(data[:-1])
+            return self._receive(1, deadline, data)[0]
+        except BaseException as error:
+            self._break(error, sent)
+            raise
+
+    def call_many(self, calls: Sequence[tuple[Index, bytes]], deadline: float) -> list[Reply]:
+        """Send several requests in one write and wait for all replies, in order.
+
+        Indexes not yet opened here are opened in the same write. Errors as in `call`, but any
+        `deadline` will do.
+        """
+        opened: dict[Index, bytes] = {}
+        lines = [self._request(index, body, opened) for index, body in calls]
+        lines[:0] = [index.open_line(int(number)) for index, number in opened.items()]
+        replies = self._exchange(b"".join(lines), len(lines), deadline)
+        if not opened:
+            return replies
+        failed = self._opened(opened, replies[: len(opened)])
+        replies = replies[len(opened) :]
+        # A request on an index that could not be opened did nothing: it gets the real reason.
+        return [failed.get(call[0], reply) for call, reply in zip(calls, replies, strict=True)]
+
+    def _request(self, index: Index, body: bytes, opened: dict[Index, bytes]) -> bytes:
+        index_id = self._ids.get(index) or opened.get(index)
+        if index_id is None:
+            # An id is never used twice on a channel, not even after a failure: the server
+            # keeps the old index open under it, and a delete would hit the old table.
+            index_id = opened[index] = b"%d" % self._next_id
+            self._next_id += 1
+            if self._next_id > MAX_INDEXES:
+                self.expires = 0.0
+        return index_id + body
+
+    def _opened(
+        self, opened: dict[Index, bytes], replies: list[Reply]
+    ) -> dict[Index, OperationalError]:
+        failed = {}
+        for (index, number), reply in zip(opened.items(), replies, strict=True):
+            if isinstance(reply, OperationalError):
+                failed[index] = reply
+                self._indexes.pop(index, None)
+            else:
+                self._ids[index] = number
+                self._indexes[index] = None
+        return failed
+
+    def _greet(self, secret: bytes | None, deadline: float) -> None:
+        opened: dict[Index, bytes] = {}
+        for index in list(self._indexes)[-MAX_OPENED_AT_CONNECT:]:
+            self._request(index, b"", opened)
+        lines = [index.open_line(int(number)) for index, number in opened.items()]
+        if secret is not None:
+            lines.insert(0, requests.auth(secret))
+        if not lines:
+            return
+        replies = self._exchange(b"".join(lines), len(lines), deadline)
+        if secret is not None:
+            login = replies.pop(0)
+            if isinstance(login, OperationalError) and self._locked_out(deadline):
+                raise login
+        self._opened(opened, replies)
+
+    def _locked_out(self, deadline: float) -> bool:
+        # A server without a secret refuses every login, and serves every request: only
+        # another request, on an index that cannot be open, tells it from a wrong secret.
+        probe = b"%d" % MAX_INDEXES + requests.find("=", [b""])
+        return isinstance(self._exchange(probe, 1, deadline)[0], AuthenticationError)
+
+    def _exchange(self, packet: bytes, count: int, deadline: float) -> list[Reply]:
+        sent = 0
+        try:
+            self._wait_until(deadline)
+            sent = self._sock.send(packet)
+            return self._send_rest(packet, sent, count, deadline)
+        except BaseException as error:
+            self._break(error, sent > 0)
+            raise
+
+    def _send_rest(self, packet: bytes, sent: int, count: int, deadline: float) -> list[Reply]:
+        with memoryview(packet) as view:
+            while sent < len(view):
+                self._wait_until(deadline)
+                sent += self._sock.send(view[sent:])
+        self._wait_until(deadline)
+        return self._receive(count, deadline, self._sock.recv(_RECV_BYTES))
+
+    def _receive(self, count: int, deadline: float, data: bytes) -> list[Reply]:
+        reader, replies = self._reader, []
+        while True:
+            if not data:
+                raise IndexedConnectionError(f"{self.address} closed the connection")
+            reader.feed(data)
+            while (reply := reader.next()) is not None:
+                replies.append(reply)
+            if len(replies) >= count:
+                break
+            self._wait_until(deadline)
+            data = self._sock.recv(_RECV_MORE_BYTES)
+        if len(replies) > count or not reader.empty:
+            raise ProtocolError(f"{self.address} sent more replies than it was asked for")
+        if self._socket_timeout != self._timeout:
+            self._set_timeout(self._timeout)
+        return replies
+
+    def _wait_until(self, deadline: float) -> None:
+        left = deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError
+        if left < self._socket_timeout - _SLACK_SECONDS:
+            self._set_timeout(left)
+
+    def _set_timeout(self, seconds: float) -> None:
+        self._socket_timeout = seconds
+        if self._cooperative:
+            self._sock.settimeout(seconds)
+            return
+        # Spares the poll that settimeout adds to each call: 10 % of a small read.
+        whole = int(seconds)
+        interval = struct.pack("ll", whole, max(int((seconds - whole) * 1e6), 1))
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
+
+    def _break(self, error: BaseException, sent: bool) -> None:
+        """Close the channel; raises hskv's exception for one of the socket."""
+        self.close()
+        if isinstance(error, HandlerSocketError):
+            return
+        if isinstance(error, (BlockingIOError, TimeoutError)):
+            raise RequestTimeoutError(
+                f"{self.address} did not answer in time; if it is only slow, raise timeout"
+            ) from error
+        if isinstance(error, OSError):
+            kind = IndexedConnectionError if sent else RecoverableConnectionError
+            raise kind(
+                f"the connection to {self.address} broke: {error.strerror or error}"
+            ) from error
+
+
+def _connect(address: Address, timeout: float) -> socket.socket:
+    try:
+        if address.path is None:
+            sock = socket.create_connection((address.host, address.port), timeout)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        else:
+            sock = _connect_unix(address.path, timeout)
+    except OSError as error:
+        raise ConnectionError(
+            f"cannot connect to {address}: {error.strerror or error}; is MariaDB running with "
+            "the HandlerSocket plugin listening there?"
+        ) from error
+    if not _is_cooperative(sock):
+        sock.settimeout(None)
+    return sock
+
+
+def _connect_unix(path: str, timeout: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_cooperative(sock: socket.socket) -> bool:
+    """True for the sockets of gevent and eventlet, whose timeouts the kernel does not see."""
+    return type(sock).__module__.partition(".")[0] in ("gevent", "eventlet")

@@ -1,0 +1,240 @@
+"""A bounded pool of channels to one listener: fair, thread-safe, fork-safe.
+
+Locks: `ChannelPool._lock` guards the count of channels, the set of them and the queue of
+waiters. It is never held while connecting, closing or waiting. The idle channels are a deque,
+whose `append` and `pop` are atomic, so that an uncontended acquire and release take no lock.
+"""
+
+import os
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from ..exceptions import ConnectionError, PoolTimeoutError
+from .channel import Channel
+
+# An idle channel younger than this is reused without asking the kernel whether it still lives.
+_PEEK_AFTER_SECONDS: Final = 1.0
+
+_pools: "weakref.WeakSet[ChannelPool]" = weakref.WeakSet()
+
+
+class _Waiter:
+    """A thread in the queue: given a channel, or (None) the right to connect one."""
+
+    def __init__(self) -> None:
+        self.channel: Channel | None = None
+        self._given = threading.Event()
+
+    def give(self, channel: Channel | None) -> None:
+        self.channel = channel
+        self._given.set()
+
+    def wait(self, seconds: float) -> bool:
+        return self._given.wait(seconds)
+
+
+class ChannelPool:
+    """At most `size` channels, made by `connect` when needed; the last one used is reused first.
+
+    `timeout` is how long `acquire` waits for a channel, `max_idle` how long an unused one is
+    kept; both in seconds.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Channel], *, size: int, timeout: float, max_idle: float = 20.0
+    ) -> None:
+        self._connect = connect
+        self._max_size = size
+        self._timeout = timeout
+        self._max_idle = max_idle
+        self._closed = False
+        self._reset()
+        _pools.add(self)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._size} of {self._max_size} channels"
+        return f"<ChannelPool, {state}, {len(self._idle)} idle, {len(self._waiters)} waiting>"
+
+    def acquire(self) -> Channel:
+        """A channel for one exchange; it must go back by `release` or `discard`.
+
+        Raises PoolTimeoutError when none comes free in time, and whatever connecting raises.
+        """
+        if not self._waiters:
+            try:
+                channel = self._idle.pop()
+            except IndexError:
+                return self._acquire_slowly()
+            if monotonic() - channel.last_used < _PEEK_AFTER_SECONDS:
+                channel.holder = self
+                return channel
+            if self._usable(channel):
+                channel.holder = self
+                return channel
+        return self._acquire_slowly()
+
+    def release(self, channel: Channel) -> None:
+        """Give back a channel that owes no byte either way.
+
+        Raises RuntimeError for a channel that this pool has not lent out.
+        """
+        if channel.holder is not self:
+            raise RuntimeError(f"{channel!r} is not on loan from {self!r}")
+        channel.holder = None
+        channel.last_used = now = monotonic()
+        if now >= channel.expires:
+            self._remove(channel)
+            return
+        self._idle.append(channel)
+        # A thread that began to wait between the two lines sees the idle channel, or is seen.
+        if self._waiters:
+            self._serve()
+
+    def discard(self, channel: Channel) -> None:
+        """Give back a channel whose exchange failed: it is closed.
+
+        Raises RuntimeError for a channel that this pool has not lent out.
+        """
+        if channel.holder is not self:
+            raise RuntimeError(f"{channel!r} is not on loan from {self!r}")
+        channel.holder = None
+        self._remove(channel)
+
+    def drop_idle(self) -> None:
+        """Close every idle channel: the server they lead to went away."""
+        while True:
+            try:
+                channel = self._idle.pop()
+            except IndexError:
+                return
+            self._remove(channel)
+
+    def close(self) -> None:
+        """Close all channels; those in use are closed when they come back. Idempotent."""
+        with self._lock:
+            self._closed = True
+            for channel in self._channels:
+                channel.expires = 0.0
+        self.drop_idle()
+        self._serve()
+
+    def _acquire_slowly(self) -> Channel:
+        deadline = monotonic() + self._timeout
+        while True:
+            channel = self._next(deadline) or self._connected()
+            if channel.holder is self or self._usable(channel):
+                channel.holder = self
+                return channel
+
+    def _next(self, deadline: float) -> Channel | None:
+        """An idle channel, or None for the right to connect one; waits in turn for either."""
+        waiter = _Waiter()
+        with self._lock:
+            self._waiters.append(waiter)
+        try:
+            self._serve()
+            if waiter.wait(deadline - monotonic()) or not self._leave(waiter):
+                return waiter.channel
+        except BaseException:
+            if not self._leave(waiter):
+                self._give_up(waiter.channel)
+            raise
+        raise PoolTimeoutError(
+            f"all {self._max_size} channels stayed in use for {self._timeout} s: raise pool_size "
+            "or pool_timeout, or look for slow requests"
+        )
+
+    def _serve(self) -> None:
+        """Hand what is free to those who wait, first come first served."""
+        with self._lock:
+            while self._waiters:
+                try:
+                    channel = self._idle.pop()
+                except IndexError:
+                    if self._size >= self._max_size and not self._closed:
+                        return
+                    self._size += 1
+                    channel = None
+                self._waiters.popleft().give(channel)
+
+    def _leave(self, waiter: _Waiter) -> bool:
+        """Take a waiter out of the queue; False when it has been served already."""
+        with self._lock:
+            try:
+                self._waiters.remove(waiter)
+            except ValueError:
+                return False
+            return True
+
+    def _give_up(self, channel: Channel | None) -> None:
+        if channel is not None:
+            channel.holder = self
+            self.release(channel)
+        else:
+            self._free_place()
+
+    def _connected(self) -> Channel:
+        try:
+            if self._closed:
+                raise ConnectionError("this client is closed: make a new one")
+            channel = self._connect()
+        except BaseException:
+            self._free_place()
+            raise
+        channel.holder = self
+        with self._lock:
+            self._channels.add(channel)
+            if self._closed:
+                channel.expires = 0.0
+        return channel
+
+    def _usable(self, channel: Channel) -> bool:
+        """False for an idle channel that has ended; closes it, and its kin if the server went."""
+        now = monotonic()
+        if now >= channel.expires or now - channel.last_used >= self._max_idle:
+            self._remove(channel)
+            return False
+        if now - channel.last_used >= _PEEK_AFTER_SECONDS and channel.gone():
+            self._remove(channel)
+            self.drop_idle()
+            return False
+        return True
+
+    def _remove(self, channel: Channel) -> None:
+        channel.close()
+        with self._lock:
+            if channel not in self._channels:
+                return
+            self._channels.remove(channel)
+        self._free_place()
+
+    def _free_place(self) -> None:
+        with self._lock:
+            self._size -= 1
+        self._serve()
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._size = 0
+        self._idle: deque[Channel] = deque()
+        self._waiters: deque[_Waiter] = deque()
+        self._channels: set[Channel] = set()
+
+    def _after_fork(self) -> None:
+        """In a child: let go of the parent's channels without a word to the server."""
+        channels = list(self._channels)
+        self._reset()
+        for channel in channels:
+            channel.close()
+
+
+def _after_fork_in_child() -> None:
+    for pool in list(_pools):
+        pool._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)

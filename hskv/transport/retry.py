@@ -1,0 +1,65 @@
+"""Which request may be sent again after a failure, and when."""
+
+import random
+from collections.abc import Iterator
+from enum import Enum
+from time import monotonic
+from typing import Final
+
+from ..exceptions import (
+    ConnectionError,
+    HandlerSocketError,
+    LockTimeoutError,
+    OutcomeUnknownError,
+    PoolTimeoutError,
+    ProtocolError,
+    RecoverableConnectionError,
+)
+
+ATTEMPTS: Final = 5
+_FIRST_PAUSE_SECONDS: Final = 0.05
+
+
+class Effect(Enum):
+    """What a request does to the table, and so when it may be sent twice."""
+
+    READ = "read"
+    """Changes nothing: may be repeated after any failure."""
+    WRITE_ROW = "write of one row"
+    """May be repeated where nothing was sent, or where the server got no lock."""
+    WRITE = "write"
+    """May be repeated only where nothing was sent: a failed lock may leave it half done."""
+
+
+def failure(error: BaseException, effect: Effect) -> BaseException:
+    """The error to report for a failed exchange: OutcomeUnknownError for a write that was sent."""
+    if effect is Effect.READ or isinstance(error, RecoverableConnectionError):
+        return error
+    if isinstance(error, (ConnectionError, ProtocolError)):
+        return OutcomeUnknownError(
+            f"a {effect.value} was sent and its reply was lost, so it may or may not have been "
+            f"done: read the row before you write again ({error})"
+        )
+    return error
+
+
+def repeatable(error: HandlerSocketError, effect: Effect) -> bool:
+    """True when the request may be sent again after an error given by `failure`."""
+    if isinstance(error, LockTimeoutError):
+        return effect is not Effect.WRITE
+    return isinstance(error, ConnectionError) and not isinstance(
+        error, (OutcomeUnknownError, PoolTimeoutError)
+    )
+
+
+def pauses(deadline: float) -> Iterator[float]:
+    """Seconds to sleep before each further attempt: none, then growing, with jitter.
+
+    Ends after `ATTEMPTS` in all, or when the next pause would pass the deadline.
+    """
+    pause = 0.0
+    for attempt in range(ATTEMPTS - 1):
+        if monotonic() + pause >= deadline:
+            return
+        yield pause
+        pause = _FIRST_PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.5)

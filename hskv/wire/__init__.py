@@ -1,0 +1,1 @@
+"""The HandlerSocket protocol on bytes alone: no socket, clock, thread or log."""

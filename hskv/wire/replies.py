@@ -1,0 +1,189 @@
+"""Replies: the bytes of the server in, rows or errors out.
+
+The outcome of one request is a list of rows, or an `OperationalError` that is a value until
+somebody raises it, so that a pipeline can hand out any mix of the two.
+"""
+
+from typing import Final
+
+from ..exceptions import (
+    AuthenticationError,
+    ColumnNotFoundError,
+    DuplicateKeyError,
+    IndexNotFoundError,
+    LockTimeoutError,
+    OperationalError,
+    ProtocolError,
+    ReadOnlyError,
+    TableNotFoundError,
+    TransactionAbortedError,
+)
+from .codec import decode_tokens
+
+Row = tuple[bytes | None, ...]
+Reply = list[Row] | OperationalError
+
+MAX_REPLY_BYTES: Final = 1 << 30
+"""A reply line longer than this (1 GiB) is taken for nonsense."""
+
+_LF: Final = 10
+_DIGITS: Final = b"0123456789"
+
+# The words of the server -> what to raise, and what the user can do about it.
+_ERRORS: dict[tuple[int, str], tuple[type[OperationalError], str]] = {
+    (1, "121"): (DuplicateKeyError, "a row with this key exists already"),
+    (1, "open_table"): (
+        TableNotFoundError,
+        "the table does not exist, or SQL holds a lock on it: check the database and table names",
+    ),
+    (1, "lock_tables"): (
+        LockTimeoutError,
+        (
+            "the server lets nobody write now (read_only, or another holds its write lock): "
+            "try again later"
+        ),
+    ),
+    (1, "146"): (
+        LockTimeoutError,
+        "another transaction holds the row for longer than innodb_lock_wait_timeout: try again",
+    ),
+    (1, "149"): (
+        TransactionAbortedError,
+        (
+            "deadlock with a SQL transaction; the whole batch was rolled back: read the rows again, "
+            "and keep SQL transactions off this table"
+        ),
+    ),
+    (1, "200"): (
+        TransactionAbortedError,
+        "an earlier request of the batch aborted its transaction: read the rows again",
+    ),
+    (1, "151"): (OperationalError, "a foreign key has no parent row"),
+    (1, "152"): (OperationalError, "a foreign key of another table refers to this row"),
+    (1, "135"): (OperationalError, "the table is full"),
+    (1, "139"): (OperationalError, "the row is too large for the table"),
+    (1, "160"): (OperationalError, "no partition takes this row"),
+    (1, "165"): (OperationalError, "the table is read-only"),
+    (1, "167"): (OperationalError, "AUTO_INCREMENT has no numbers left"),
+    (1, "189"): (OperationalError, "the server's disk is full"),
+    (2, "readonly"): (
+        ReadOnlyError,
+        "a write was sent to the read port: are the two ports of the URL swapped?",
+    ),
+    (2, "idxnum"): (IndexNotFoundError, "the table has no index of this name (case counts)"),
+    (2, "fld"): (ColumnNotFoundError, "a column does not exist (case counts)"),
+    (2, "stmtnum"): (OperationalError, "this index id was never opened on the connection"),
+    (2, "op"): (OperationalError, "the operation is unknown to the server"),
+    (2, "klen"): (OperationalError, "the request has no values"),
+    (2, "fldnum"): (OperationalError, "more than 32 values"),
+    (2, "kpnum"): (OperationalError, "more key values than the index has columns"),
+    (2, "modop"): (OperationalError, "the modify operation is unknown to the server"),
+    (2, "invalueslen"): (OperationalError, "an IN list without values"),
+    (2, "filtertype"): (OperationalError, "a filter is neither F nor W"),
+    (2, "filterfld"): (OperationalError, "a filter names a column the index was not opened with"),
+    (2, "filterblob"): (OperationalError, "the server cannot filter on BLOB or TEXT columns"),
+    (2, "notimpl"): (OperationalError, "the server does not implement this operation"),
+    (2, "cmd"): (OperationalError, "the server did not understand the request"),
+    (3, "unauth"): (
+        AuthenticationError,
+        (
+            "the secret is missing or wrong: give handlersocket_plain_secret in the URL, and "
+            "write_secret where handlersocket_plain_secret_wr differs"
+        ),
+    ),
+    (3, "authtype"): (AuthenticationError, "the server does not know this kind of login"),
+}
+
+
+def decode_reply(line: bytes) -> Reply:
+    """One reply line, without its LF. Raises ProtocolError where it is no such thing."""
+    try:
+        tokens = decode_tokens(line)
+    except ValueError:
+        raise _nonsense(line) from None
+    size = len(tokens) - 2
+    if size < 0 or tokens[1] is None or not tokens[1].isdigit():
+        raise _nonsense(line)
+    if tokens[0] != b"0":
+        return _error(tokens, line)
+    columns = int(tokens[1])
+    if size == columns:
+        return [tuple(tokens[2:])] if size else []
+    if size == 0:
+        return []
+    if columns < 1 or size % columns:
+        raise _nonsense(line)
+    return [tuple(tokens[i : i + columns]) for i in range(2, size + 2, columns)]
+
+
+def operational_error(code: int, reason: str) -> OperationalError:
+    """The exception for the server's words, its message saying what to do."""
+    kind, advice = _ERRORS.get((code, reason), (OperationalError, "see perror for its number"))
+    message = f"the server answered {code} {reason}: {advice}"
+    return kind(message, code=code, reason=reason)
+
+
+class ReplyReader:
+    """Cuts the bytes of a channel into replies; scans no byte twice.
+
+    `feed` bytes as they come, then take replies with `next` until it gives None: need more.
+    """
+
+    def __init__(self, max_bytes: int = MAX_REPLY_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
+        self._start = 0
+        self._scanned = 0
+
+    @property
+    def empty(self) -> bool:
+        """True when every byte that was fed has been handed out."""
+        return not self._buffer
+
+    def feed(self, data: bytes) -> None:
+        """Take over bytes. Raises ProtocolError as soon as they cannot become a reply."""
+        self._buffer += data
+        if len(self._buffer) - self._start > self._max_bytes and self._no_line():
+            raise ProtocolError(
+                f"a reply did not end within {self._max_bytes} bytes; the connection was closed"
+            )
+
+    def next(self) -> Reply | None:
+        """The next whole reply, or None when more bytes are needed (no reply is None)."""
+        buffer, start = self._buffer, self._start
+        if start < len(buffer) and buffer[start] not in _DIGITS:
+            raise _nonsense(bytes(buffer[start : start + 80]))
+        end = buffer.find(_LF, self._scanned)
+        if end < 0:
+            self._drop(start)
+            return None
+        with memoryview(buffer) as view:
+            line = bytes(view[start:end])
+        self._start = self._scanned = end + 1
+        if self._start == len(buffer):
+            self._drop(self._start)
+        return decode_reply(line)
+
+    def _no_line(self) -> bool:
+        return self._buffer.find(_LF, self._scanned) < 0
+
+    def _drop(self, count: int) -> None:
+        if count:
+            del self._buffer[:count]
+        self._start = 0
+        self._scanned = len(self._buffer)
+
+
+def _error(tokens: list[bytes | None], line: bytes) -> OperationalError:
+    code, words = tokens[0], tokens[2:]
+    if code not in (b"1", b"2", b"3") or None in words:
+        raise _nonsense(line)
+    reason = b" ".join(words).decode("ascii", "replace")  # type: ignore[arg-type]
+    return operational_error(int(code), reason)
+
+
+def _nonsense(line: bytes) -> ProtocolError:
+    return ProtocolError(
+        f"this is no reply of HandlerSocket: {line[:80]!r}; do host and port name a HandlerSocket "
+        "listener (not MariaDB's SQL port)? The connection was closed"
+    )

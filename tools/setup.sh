@@ -1,0 +1,73 @@
+#!/bin/sh
+# Prepares a machine for hskv: MariaDB with HandlerSocket from the system's packages, and a
+# virtual environment in .venv with hskv and its tools. Running it again is quick.
+set -eu
+cd "$(dirname "$0")/.."
+
+venv=${VENV:-.venv}
+python=${PYTHON:-python3}
+
+say() { printf '%s\n' "$*" >&2; }
+
+have_mariadb() {
+    PATH=$PATH:/usr/sbin:/usr/libexec command -v mariadbd >/dev/null 2>&1 &&
+        ls /usr/lib/mysql/plugin/handlersocket.so /usr/lib/*/mysql/plugin/handlersocket.so \
+            /usr/lib*/mariadb/plugin/handlersocket.so /usr/lib/*/mariadb*/plugin/handlersocket.so \
+            2>/dev/null | grep -q .
+}
+
+have_venv() { "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; }
+
+missing_packages() {
+    have_mariadb || echo mariadb-server
+    have_venv || echo python3-venv
+}
+
+install_packages() {
+    packages=$*
+    install="apt-get install -y --no-install-recommends $packages"
+    if ! command -v apt-get >/dev/null 2>&1; then
+        say "hskv needs these, by the names they have in Debian: $packages"
+        say "Install them with your system's package manager, then run make again."
+        exit 1
+    fi
+    if [ "$(id -u)" = 0 ]; then
+        sudo=
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo=sudo
+    else
+        say "Missing: $packages. As root, run:"
+        say "    apt-get update && $install"
+        exit 1
+    fi
+    say "Installing $packages ..."
+    $sudo apt-get update -qq
+    $sudo env DEBIAN_FRONTEND=noninteractive $install -qq >/dev/null
+}
+
+check_python() {
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
+        say "hskv needs Python 3.11 or later as $python; name another one by PYTHON=..."
+        exit 1
+    }
+}
+
+# The environment is made anew when it broke, or when the interpreter it came from went away.
+install_python_packages() {
+    stamp=$venv/.hskv-installed
+    wanted=$(cat pyproject.toml setup.py tools/setup.sh | cksum)
+    if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted $PWD" ] && "$venv/bin/python" -c '' 2>/dev/null
+    then
+        return
+    fi
+    say "Making the virtual environment $venv ..."
+    "$python" -m venv --clear "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+    printf '%s' "$wanted $PWD" >"$stamp"
+}
+
+check_python
+packages=$(missing_packages | xargs)
+# shellcheck disable=SC2086 # a list of words
+[ -z "$packages" ] || install_packages $packages
+install_python_packages
