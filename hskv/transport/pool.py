@@ -51,12 +51,12 @@ class ChannelPool:
         self._max_size = size
         self._timeout = timeout
         self._max_idle = max_idle
-        self._closed = False
+        self.closed = False
         self._reset()
         _pools.add(self)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{self._size} of {self._max_size} channels"
+        state = "closed" if self.closed else f"{self._size} of {self._max_size} channels"
         return f"<ChannelPool, {state}, {len(self._idle)} idle, {len(self._waiters)} waiting>"
 
     def acquire(self) -> Channel:
@@ -116,7 +116,7 @@ class ChannelPool:
     def close(self) -> None:
         """Close all channels; those in use are closed when they come back. Idempotent."""
         with self._lock:
-            self._closed = True
+            self.closed = True
             for channel in self._channels:
                 channel.expires = 0.0
         self.drop_idle()
@@ -155,7 +155,7 @@ class ChannelPool:
                 try:
                     channel = self._idle.pop()
                 except IndexError:
-                    if self._size >= self._max_size and not self._closed:
+                    if self._size >= self._max_size and not self.closed:
                         return
                     self._size += 1
                     channel = None
@@ -179,7 +179,7 @@ class ChannelPool:
 
     def _connected(self) -> Channel:
         try:
-            if self._closed:
+            if self.closed:
                 raise ConnectionError("this client is closed: make a new one")
             channel = self._connect()
         except BaseException:
@@ -188,9 +188,12 @@ class ChannelPool:
         channel.holder = self
         with self._lock:
             self._channels.add(channel)
-            if self._closed:
-                channel.expires = 0.0
+            self._end_if_closed(channel)
         return channel
+
+    def _end_if_closed(self, channel: Channel) -> None:
+        if self.closed:
+            channel.expires = 0.0
 
     def _usable(self, channel: Channel) -> bool:
         """False for an idle channel that has ended; closes it, and its kin if the server went."""

@@ -50,8 +50,8 @@ _ERRORS: dict[tuple[int, str], tuple[type[OperationalError], str]] = {
     (1, "149"): (
         TransactionAbortedError,
         (
-            "deadlock with a SQL transaction; the whole batch was rolled back: read the rows again, "
-            "and keep SQL transactions off this table"
+            "deadlock with a SQL transaction; the whole batch was rolled back: read the rows "
+            "again, and keep SQL transactions off this table"
         ),
     ),
     (1, "200"): (

@@ -1,0 +1,385 @@
+"""A private MariaDB with HandlerSocket, in a directory of its own.
+
+Locks: none. The one thread, the keeper, starts the process and waits for it: the kernel kills
+a process whose parent *thread* ended, and the keeper lives as long as the server does.
+"""
+
+import contextlib
+import getpass
+import os
+import pwd
+import random
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+from ..client import Client
+from ..exceptions import HandlerSocketError
+from ..store.table import Table
+from .programs import Programs, ServerStartError, find_programs
+
+_STOP_SECONDS: Final = 20.0
+_POLL_SECONDS: Final = 0.02
+_ATTEMPTS: Final = 5
+_LOG_TAIL_LINES: Final = 30
+# What the kernel takes for the path of a unix socket, less the longest name in our directory.
+_LONGEST_DIRECTORY: Final = 107 - len("/write.sock")
+
+
+class PrivateServer:
+    """A MariaDB that belongs to this process, with database `hskv` and table `kv` in it.
+
+    A context manager, or `start` and `stop`. Listens on unix sockets, with `tcp=True` for
+    HandlerSocket on two free loopback ports; SQL is on a unix socket only. The data directory
+    is removed at the end unless `datadir` was given. `options` are settings of mariadbd that
+    beat the ones made here; None leaves one out. `start_timeout` is in seconds. It dies with
+    its process, however that ends; a forked child cannot stop it.
+
+    Raises ServerStartError for missing programs and for a server that does not start.
+    """
+
+    def __init__(
+        self,
+        datadir: str | os.PathLike[str] | None = None,
+        *,
+        tcp: bool = False,
+        options: Mapping[str, str | int | None] | None = None,
+        start_timeout: float = 15.0,
+    ) -> None:
+        self._programs: Programs = find_programs()
+        self._tcp = tcp
+        self._options = dict(options or {})
+        self._start_timeout = start_timeout
+        self._owner = os.getpid()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._keeper: threading.Thread | None = None
+        self.secret = secrets.token_hex(16)
+        self.write_secret = secrets.token_hex(16)
+        self._ports = ("", "")
+        self._given_datadir = Path(datadir).absolute() if datadir is not None else None
+        self._directory: Path | None = None
+
+    def __repr__(self) -> str:
+        state = f"pid {self.pid}" if self.pid else "stopped"
+        return f"<PrivateServer in {self.datadir if self._directory else 'no directory'}, {state}>"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def directory(self) -> Path:
+        """Where its sockets, settings and log are."""
+        if self._directory is None:
+            self._directory = _short_directory()
+            _give_to_server_user(self._directory)
+        return self._directory
+
+    @property
+    def datadir(self) -> Path:
+        """Where its data is."""
+        return self._given_datadir or self.directory / "data"
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of mariadbd, None when it does not run."""
+        process = self._process
+        return process.pid if process and process.returncode is None else None
+
+    @property
+    def url(self) -> str:
+        """The URL that `hskv.connect` takes: database `hskv`, table `kv`."""
+        read, write = (quote(port, safe="/") for port in self._ports)
+        write_secret = f"write_secret={self.write_secret}"
+        if self._tcp:
+            return f"hskv://:{self.secret}@127.0.0.1:{read},{write}/hskv/kv?{write_secret}"
+        return f"hskv+unix://:{self.secret}@/hskv/kv?read={read}&write={write}&{write_secret}"
+
+    @property
+    def sql(self) -> dict[str, Any]:
+        """Keyword arguments for `pymysql.connect`."""
+        return {
+            "unix_socket": str(self.directory / "sql.sock"),
+            "user": "root",
+            "password": "",
+            "database": "hskv",
+        }
+
+    @property
+    def log(self) -> str:
+        """The text of the server's log, its secrets masked."""
+        try:
+            text = (self.directory / "log").read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+        return text.replace(self.secret, "***").replace(self.write_secret, "***")
+
+    def start(self) -> None:
+        """Start the server, again on the same data, at the same URL, after `stop` or `kill`.
+
+        Returns when both HandlerSocket listeners and SQL answer. Idempotent.
+        """
+        if self.pid is not None:
+            return
+        try:
+            self._initialise()
+            self._start_somewhere()
+        except BaseException:
+            self.close()
+            raise
+
+    def stop(self) -> None:
+        """Stop the server and keep its data, until `close`. Idempotent."""
+        self._end(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the server by SIGKILL, as a crash would, and keep its data. Idempotent."""
+        self._end(signal.SIGKILL)
+
+    def close(self) -> None:
+        """Stop the server and remove its directory, and its data unless `datadir` was given."""
+        if os.getpid() != self._owner:
+            return
+        self.stop()
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _initialise(self) -> None:
+        if (self.datadir / "mysql").is_dir():
+            return
+        self.datadir.mkdir(parents=True, exist_ok=True)
+        _give_to_server_user(self.datadir)
+        done = subprocess.run(
+            [
+                *self._as_server_user(),
+                self._programs.install_db,
+                "--no-defaults",
+                "--auth-root-authentication-method=normal",
+                "--skip-name-resolve",
+                "--skip-test-db",
+                f"--datadir={self.datadir}",
+                "--innodb-log-file-size=8M",
+                "--innodb-flush-log-at-trx-commit=0",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            check=False,
+        )
+        if done.returncode:
+            raise ServerStartError(
+                f"mariadb-install-db failed in {self.datadir}: "
+                f"{done.stdout.decode(errors='replace')}"
+            )
+
+    def _start_somewhere(self) -> None:
+        """Start, on other ports when another program took one of ours first."""
+        for attempt in range(_ATTEMPTS):
+            if not self._ports[0] or attempt:
+                self._ports = _free_ports() if self._tcp else self._socket_paths()
+            self._write_settings()
+            deadline = time.monotonic() + self._start_timeout
+            self._spawn()
+            trouble = self._wait(deadline)
+            if trouble is None:
+                return
+            self._end(signal.SIGKILL)
+            if not (self._tcp and "bind" in self.log):
+                break
+        raise ServerStartError(f"{trouble}; the end of its log:\n{self._log_tail()}")
+
+    def _socket_paths(self) -> tuple[str, str]:
+        return str(self.directory / "read.sock"), str(self.directory / "write.sock")
+
+    def _settings(self) -> dict[str, str | int | None]:
+        read, write = self._ports
+        return {
+            "datadir": str(self.datadir),
+            "socket": str(self.directory / "sql.sock"),
+            "pid_file": str(self.directory / "pid"),
+            "log_error": str(self.directory / "log"),
+            "init_file": str(self.directory / "init.sql"),
+            "plugin_dir": self._programs.plugin_directory,
+            "plugin_maturity": "beta",
+            "plugin_load_add": "handlersocket",
+            "handlersocket_address": "127.0.0.1" if self._tcp else "/",
+            "handlersocket_port": read,
+            "handlersocket_port_wr": write,
+            "handlersocket_plain_secret": self.secret,
+            "handlersocket_plain_secret_wr": self.write_secret,
+            "handlersocket_threads": 16,
+            "handlersocket_threads_wr": 1,
+            "handlersocket_timeout": 300,
+            "innodb_flush_log_at_trx_commit": 1,
+            "innodb_lock_wait_timeout": 3,
+            "lock_wait_timeout": 10,
+            "innodb_buffer_pool_size": "64M",
+            "innodb_log_file_size": "64M",
+            "character_set_server": "utf8mb4",
+            "skip_name_resolve": 1,
+            "skip_networking": 1,
+            "skip_log_bin": "",
+            **self._options,
+        }
+
+    def _write_settings(self) -> None:
+        lines = [
+            name if value == "" else f"{name} = {value}"
+            for name, value in self._settings().items()
+            if value is not None
+        ]
+        _write_private(self.directory / "my.cnf", "\n".join(["[mariadbd]", *lines, ""]))
+        table = Table("kv", database="hskv").create_sql().replace("\n", " ")
+        table = table.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1)
+        _write_private(
+            self.directory / "init.sql", f"CREATE DATABASE IF NOT EXISTS hskv;\n{table};\n"
+        )
+        (self.directory / "log").unlink(missing_ok=True)
+
+    def _spawn(self) -> None:
+        started = threading.Event()
+        error: list[OSError] = []
+        command = [
+            *self._as_server_user("--pdeathsig", "KILL"),
+            self._programs.mariadbd,
+            f"--defaults-file={self.directory / 'my.cnf'}",
+        ]
+
+        def keep() -> None:
+            try:
+                self._process = process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    start_new_session=True,
+                )
+            except OSError as failed:
+                error.append(failed)
+                return
+            finally:
+                started.set()
+            process.wait()
+
+        self._keeper = threading.Thread(target=keep, name="hskv-mariadbd-keeper", daemon=True)
+        self._keeper.start()
+        started.wait()
+        if error:
+            raise ServerStartError(f"mariadbd could not be started: {error[0]}") from error[0]
+
+    def _as_server_user(self, *arguments: str) -> list[str]:
+        user = _server_user()
+        drop = ["--reuid", user, "--regid", user, "--init-groups"] if user else []
+        return [self._programs.setpriv, *drop, *arguments, "--"] if drop or arguments else []
+
+    def _wait(self, deadline: float) -> str | None:
+        """Wait until everything answers; what is wrong, when it does not in time."""
+        trouble = "nothing answered"
+        while time.monotonic() < deadline:
+            if self.pid is None:
+                return "mariadbd ended while it started"
+            try:
+                self._check()
+            except (OSError, HandlerSocketError) as error:
+                trouble = str(error)
+                time.sleep(_POLL_SECONDS)
+            else:
+                return None
+        return f"mariadbd did not answer within {self._start_timeout} s ({trouble})"
+
+    def _check(self) -> None:
+        # SQL comes last in the start of the server, after the init file.
+        with socket.socket(socket.AF_UNIX) as sql:
+            sql.settimeout(2.0)
+            sql.connect(self.sql["unix_socket"])
+            if not sql.recv(1):
+                raise OSError("SQL hung up")
+        with Client(self.url, timeout=2.0, pool_size=1) as client:
+            index = client.open("kv", ["kind"])
+            client.find(index, "=", [b"\x00"])
+            # A write that finds no row: the write port must answer too.
+            client.modify(index, "=", [b"\x00"], "D")
+
+    def _end(self, number: signal.Signals) -> None:
+        process = self._process
+        if process is None or os.getpid() != self._owner:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(number)
+        if self._keeper is not None:
+            self._keeper.join(_STOP_SECONDS)
+            if self._keeper.is_alive():
+                process.kill()
+                self._keeper.join(_STOP_SECONDS)
+        self._process = self._keeper = None
+
+    def _log_tail(self) -> str:
+        return "\n".join(self.log.splitlines()[-_LOG_TAIL_LINES:])
+
+
+def _server_user() -> str | None:
+    """The user to run as: mariadbd refuses to be root; None for ourselves."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("mysql").pw_name
+    except KeyError:
+        raise ServerStartError(
+            "mariadbd cannot run as root, and there is no user mysql: make one, or run as "
+            f"another user than {getpass.getuser()}"
+        ) from None
+
+
+def _give_to_server_user(directory: Path) -> None:
+    if (user := _server_user()) is not None:
+        shutil.chown(directory, user, user)
+
+
+def _short_directory() -> Path:
+    """A directory whose path leaves room for the name of a socket."""
+    for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 mkdtemp makes a private one in it
+        if len(parent) + len("/hskv-12345678") <= _LONGEST_DIRECTORY:
+            return Path(tempfile.mkdtemp(prefix="hskv-", dir=parent))
+    raise ServerStartError("no directory for temporary files has a path short enough for a socket")
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.touch(mode=0o600)
+    path.write_text(text)
+    _give_to_server_user(path)
+
+
+def _free_ports() -> tuple[str, str]:
+    """Two free ports below those that the kernel gives out to clients."""
+    ports: list[str] = []
+    for port in random.sample(range(15000, 32000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        ports.append(str(port))
+        if len(ports) == 2:
+            return ports[0], ports[1]
+    raise ServerStartError("no two free ports were found between 15000 and 32000")
