@@ -17,6 +17,7 @@ from .exceptions import (
     OperationalError,
     OutcomeUnknownError,
     ProtocolError,
+    TableNotFoundError,
     TransactionAbortedError,
 )
 from .transport.address import Address, Secret, SecretSource, Settings, load_settings
@@ -33,6 +34,7 @@ Value = bytes | str | int | None
 Condition = tuple[str, str, Value]
 """(filter column, one of = != > >= < <=, value)"""
 
+_Lookup = tuple[str, list[bytes | None], int, int, In | None, Sequence[Filter]]
 _MODIFY_OPERATIONS: Final = ("U", "D", "+", "-")
 _CHANNEL_LIFETIME_SECONDS: Final = 3600.0
 
@@ -438,7 +440,9 @@ def _pool(settings: Settings, address: Address, secret: Secret) -> ChannelPool:
 
 
 def _give_back(pool: ChannelPool, channel: Channel, replies: Sequence[Reply]) -> None:
-    if any(isinstance(reply, AuthenticationError) for reply in replies):
+    # A channel that is not logged in is of no use; one that asked for a missing table keeps
+    # the name locked on the server, and CREATE TABLE would wait for it.
+    if any(isinstance(reply, (AuthenticationError, TableNotFoundError)) for reply in replies):
         pool.discard(channel)
     else:
         pool.release(channel)
@@ -453,8 +457,10 @@ def _lookup(
     in_: tuple[int, Sequence[Value]] | None,
     filters: Iterable[Condition],
     while_: Iterable[Condition],
-) -> tuple[str, list[bytes | None], int, int, In | None, list[Filter]]:
-    values = In(in_[0], [requests.token(value) for value in in_[1]]) if in_ else None
+) -> _Lookup:
+    if in_ is None and not filters and not while_:
+        return operation, _tokens(key, "key"), limit, offset, None, ()
+    values = In(in_[0], _tokens(in_[1], "the values of in_")) if in_ else None
     conditions = [_filter(index, condition, stops=True) for condition in while_]
     conditions += [_filter(index, condition, stops=False) for condition in filters]
     return operation, _tokens(key, "key"), limit, offset, values, conditions
@@ -474,7 +480,7 @@ def _filter(index: Index, condition: Condition, *, stops: bool) -> Filter:
 def _tokens(values: Sequence[Value], what: str) -> list[bytes | None]:
     if isinstance(values, (str, bytes, bytearray)):
         raise TypeError(f"{what} is a list of values, not one {type(values).__name__}")
-    return [requests.token(value) for value in values]
+    return [value if type(value) is bytes else requests.token(value) for value in values]
 
 
 def _insert(index: Index, values: Sequence[Value]) -> bytes:
@@ -483,7 +489,7 @@ def _insert(index: Index, values: Sequence[Value]) -> bytes:
 
 def _find_modify(
     index: Index,
-    lookup: tuple[str, list[bytes | None], int, int, In | None, list[Filter]],
+    lookup: _Lookup,
     modify_operation: str,
     values: Sequence[Value],
     *,

@@ -1,10 +1,18 @@
-"""Marks tests by the directory they are in, and says what is under test."""
+"""Marks tests by the directory they are in; clocks, SQL, and peers that misbehave."""
 
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
+import pymysql
 import pytest
 
 import hskv
+from hskv import Client, KeyValueStore
+from hskv.mariadb import PrivateServer
 
 
 def pytest_report_header() -> str:
@@ -16,3 +24,81 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         directory = item.path.relative_to(root).parts[0]
         item.add_marker(getattr(pytest.mark, directory))
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(scope="session")
+def tcp_server() -> Iterator[PrivateServer]:
+    with PrivateServer(tcp=True) as server:
+        yield server
+
+
+@pytest.fixture
+def timed_store(hskv_server: PrivateServer, clock: Clock) -> Iterator[KeyValueStore[str, Any]]:
+    with KeyValueStore(hskv_server.url, clock=clock) as store:
+        store.clear()
+        yield store
+
+
+@pytest.fixture
+def client(hskv_server: PrivateServer) -> Iterator[Client]:
+    with Client(hskv_server.url) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def run_sql(hskv_server: PrivateServer) -> Callable[..., tuple[tuple[Any, ...], ...]]:
+    def run(statement: str, *arguments: Any) -> tuple[tuple[Any, ...], ...]:
+        with (
+            closing(pymysql.connect(autocommit=True, **hskv_server.sql)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(statement, arguments or None)
+            return tuple(cursor.fetchall())
+
+    return run
+
+
+@pytest.fixture
+def peer() -> Iterator[Callable[[Callable[[socket.socket], None]], str]]:
+    """Starts a TCP peer that treats each connection as a function says; gives its URL."""
+    listeners: list[socket.socket] = []
+
+    def start(behave: Callable[[socket.socket], None]) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listeners.append(listener)
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+        def serve(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                behave(connection)
+
+        threading.Thread(target=accept, daemon=True).start()
+        port = listener.getsockname()[1]
+        return f"hskv://:secret@127.0.0.1:{port},{port + 1 if port < 65535 else 1}/hskv"
+
+    yield start
+    for listener in listeners:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()

@@ -63,8 +63,8 @@ class PrivateServer:
         self._owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
         self._keeper: threading.Thread | None = None
-        self.secret = secrets.token_hex(16)
-        self.write_secret = secrets.token_hex(16)
+        self.secret = self._secret("handlersocket_plain_secret")
+        self.write_secret = self._secret("handlersocket_plain_secret_wr")
         self._ports = ("", "")
         self._given_datadir = Path(datadir).absolute() if datadir is not None else None
         self._directory: Path | None = None
@@ -108,10 +108,11 @@ class PrivateServer:
     def url(self) -> str:
         """The URL that `hskv.connect` takes: database `hskv`, table `kv`."""
         read, write = (quote(port, safe="/") for port in self._ports)
-        write_secret = f"write_secret={self.write_secret}"
+        login = f":{quote(self.secret, safe='')}@" if self.secret else ""
+        write_secret = f"write_secret={quote(self.write_secret, safe='')}"
         if self._tcp:
-            return f"hskv://:{self.secret}@127.0.0.1:{read},{write}/hskv/kv?{write_secret}"
-        return f"hskv+unix://:{self.secret}@/hskv/kv?read={read}&write={write}&{write_secret}"
+            return f"hskv://{login}127.0.0.1:{read},{write}/hskv/kv?{write_secret}"
+        return f"hskv+unix://{login}/hskv/kv?read={read}&write={write}&{write_secret}"
 
     @property
     def sql(self) -> dict[str, Any]:
@@ -130,7 +131,9 @@ class PrivateServer:
             text = (self.directory / "log").read_text(errors="replace")
         except FileNotFoundError:
             return ""
-        return text.replace(self.secret, "***").replace(self.write_secret, "***")
+        for secret in filter(None, (self.secret, self.write_secret)):
+            text = text.replace(secret, "***")
+        return text
 
     def start(self) -> None:
         """Start the server, again on the same data, at the same URL, after `stop` or `kill`.
@@ -162,6 +165,9 @@ class PrivateServer:
         directory, self._directory = self._directory, None
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
+
+    def _secret(self, option: str) -> str:
+        return str(self._options.get(option, secrets.token_hex(16)))
 
     def _initialise(self) -> None:
         if (self.datadir / "mysql").is_dir():
@@ -225,8 +231,8 @@ class PrivateServer:
             "handlersocket_address": "127.0.0.1" if self._tcp else "/",
             "handlersocket_port": read,
             "handlersocket_port_wr": write,
-            "handlersocket_plain_secret": self.secret,
-            "handlersocket_plain_secret_wr": self.write_secret,
+            "handlersocket_plain_secret": _quoted(self.secret),
+            "handlersocket_plain_secret_wr": _quoted(self.write_secret),
             "handlersocket_threads": 16,
             "handlersocket_threads_wr": 1,
             "handlersocket_timeout": 300,
@@ -238,16 +244,12 @@ class PrivateServer:
             "character_set_server": "utf8mb4",
             "skip_name_resolve": 1,
             "skip_networking": 1,
-            "skip_log_bin": "",
-            **self._options,
+            **{name: value for name, value in self._options.items() if "secret" not in name},
         }
 
     def _write_settings(self) -> None:
-        lines = [
-            name if value == "" else f"{name} = {value}"
-            for name, value in self._settings().items()
-            if value is not None
-        ]
+        settings = self._settings().items()
+        lines = [f"{name} = {value}" for name, value in settings if value is not None]
         _write_private(self.directory / "my.cnf", "\n".join(["[mariadbd]", *lines, ""]))
         table = Table("kv", database="hskv").create_sql().replace("\n", " ")
         table = table.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1)
@@ -362,6 +364,10 @@ def _short_directory() -> Path:
         if len(parent) + len("/hskv-12345678") <= _LONGEST_DIRECTORY:
             return Path(tempfile.mkdtemp(prefix="hskv-", dir=parent))
     raise ServerStartError("no directory for temporary files has a path short enough for a socket")
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -29,7 +29,7 @@ class Table:
     value_bytes: int = 2**32 - 1
 
     def __post_init__(self) -> None:
-        names = [getattr(self, field.name) for field in fields(self) if field.type == "str"]
+        names = [getattr(self, field.name) for field in fields(self) if field.type is str]
         if not all(isinstance(name, str) and name for name in names):
             raise ValueError("a table, its columns and its index each have a name")
         if self.key_bytes < 1 or self.value_bytes < 1:

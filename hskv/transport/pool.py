@@ -93,6 +93,8 @@ class ChannelPool:
         # A thread that began to wait between the two lines sees the idle channel, or is seen.
         if self._waiters:
             self._serve()
+        elif self.closed:
+            self.drop_idle()
 
     def discard(self, channel: Channel) -> None:
         """Give back a channel whose exchange failed: it is closed.

@@ -9,11 +9,13 @@ from typing import Final
 from ..exceptions import (
     ConnectionError,
     HandlerSocketError,
+    IndexedConnectionError,
     LockTimeoutError,
     OutcomeUnknownError,
     PoolTimeoutError,
     ProtocolError,
     RecoverableConnectionError,
+    RequestTimeoutError,
 )
 
 ATTEMPTS: Final = 5
@@ -33,9 +35,12 @@ class Effect(Enum):
 
 def failure(error: BaseException, effect: Effect) -> BaseException:
     """The error to report for a failed exchange: OutcomeUnknownError for a write that was sent."""
-    if effect is Effect.READ or isinstance(error, RecoverableConnectionError):
+    # Where connecting failed, or no channel came free, nothing was sent either.
+    if effect is Effect.READ or isinstance(
+        error, (RecoverableConnectionError, OutcomeUnknownError)
+    ):
         return error
-    if isinstance(error, (ConnectionError, ProtocolError)):
+    if isinstance(error, (IndexedConnectionError, RequestTimeoutError, ProtocolError)):
         return OutcomeUnknownError(
             f"a {effect.value} was sent and its reply was lost, so it may or may not have been "
             f"done: read the row before you write again ({error})"

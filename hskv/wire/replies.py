@@ -29,6 +29,9 @@ MAX_REPLY_BYTES: Final = 1 << 30
 _LF: Final = 10
 _DIGITS: Final = b"0123456789"
 
+# InnoDB has at most 1,017 columns; a list that repeats them may be longer.
+_COUNTS: Final[dict[bytes | None, int]] = {b"%d" % count: count for count in range(4097)}
+
 # The words of the server -> what to raise, and what the user can do about it.
 _ERRORS: dict[tuple[int, str], tuple[type[OperationalError], str]] = {
     (1, "121"): (DuplicateKeyError, "a row with this key exists already"),
@@ -99,14 +102,12 @@ def decode_reply(line: bytes) -> Reply:
     """One reply line, without its LF. Raises ProtocolError where it is no such thing."""
     try:
         tokens = decode_tokens(line)
-    except ValueError:
+        columns = _COUNTS[tokens[1]]
+    except (IndexError, KeyError, ValueError):
         raise _nonsense(line) from None
-    size = len(tokens) - 2
-    if size < 0 or tokens[1] is None or not tokens[1].isdigit():
-        raise _nonsense(line)
     if tokens[0] != b"0":
         return _error(tokens, line)
-    columns = int(tokens[1])
+    size = len(tokens) - 2
     if size == columns:
         return [tuple(tokens[2:])] if size else []
     if size == 0:

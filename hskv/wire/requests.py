@@ -21,8 +21,11 @@ _FIND_TOKENS: Final = {operation: operation.encode() for operation in FIND_OPERA
 _MODIFY_TOKENS: Final = {operation: operation.encode() for operation in MODIFY_OPERATIONS}
 _FILTER_TOKENS: Final = {operation: operation.encode() for operation in FILTER_OPERATIONS}
 
+_FIRST: Final = (b"1", b"0")
+
 MAX_VALUES: Final = 32
 """The most key or column values in one request; the server answers `fldnum` past it."""
+_COUNTS: Final = {count: b"%d" % count for count in range(1, MAX_VALUES + 1)}
 MAX_IN: Final = 1000
 """The most keys in one IN list; longer lists are cut into several requests."""
 MAX_COUNT: Final = 2**32 - 1
@@ -157,12 +160,16 @@ def _find(
     in_: In | None,
     filters: Sequence[Filter],
 ) -> list[Token]:
-    if operation not in _FIND_TOKENS:
+    verb = _FIND_TOKENS.get(operation)
+    if verb is None:
         raise ValueError(_not_listed("operation", operation, FIND_OPERATIONS))
-    if limit < 1 or offset < 0 or limit + offset > MAX_COUNT:
+    tokens = [b"", verb, _COUNTS.get(len(key)) or _count(key, "key value"), *key]
+    if limit == 1 and offset == 0:
+        tokens += _FIRST
+    elif limit < 1 or offset < 0 or limit + offset > MAX_COUNT:
         raise ValueError(f"limit {limit} with offset {offset} is outside 1 to {MAX_COUNT}")
-    tokens = [b"", _FIND_TOKENS[operation], _count(key, "key value"), *key]
-    tokens += (b"%d" % limit, b"%d" % offset)
+    else:
+        tokens += (b"%d" % limit, b"%d" % offset)
     if in_ is not None:
         tokens += _in(in_, len(key), limit)
     for one in filters:

@@ -1,0 +1,250 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hskv import exceptions
+from hskv.exceptions import OperationalError, ProtocolError
+from hskv.wire import replies
+from hskv.wire.codec import encode_tokens
+from hskv.wire.replies import Reply, ReplyReader, decode_reply, operational_error
+
+FORMS: list[tuple[bytes, list[tuple[bytes | None, ...]]]] = [
+    (b"0\t1", []),
+    (b"0\t4", []),
+    (b"0\t0", []),
+    (b"0\t1\t17", [(b"17",)]),
+    (b"0\t1\t", [(b"",)]),
+    (b"0\t1\t\x00", [(None,)]),
+    (b"0\t1\t\x01@", [(b"\x00",)]),
+    (b"0\t2\ta\tb", [(b"a", b"b")]),
+    (b"0\t2\ta\t\x00\t\t\x01J", [(b"a", None), (b"", b"\n")]),
+    (b"0\t1\ta\tb\tc", [(b"a",), (b"b",), (b"c",)]),
+    (b"0\t4096" + b"\tx" * 4096, [(b"x",) * 4096]),
+]
+
+
+@pytest.mark.parametrize(("line", "rows"), FORMS, ids=[repr(line[:20]) for line, _ in FORMS])
+def test_success_gives_rows(line: bytes, rows: Reply) -> None:
+    assert decode_reply(line) == rows
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"0",
+        b"1",
+        b"\t",
+        b"0\t",
+        b"0\t\x00",
+        b"\x00\t1",
+        b"0\tx",
+        b"0\t-1",
+        b"0\t+1\ta",
+        b"0\t1.0",
+        b"0\t01",
+        b"0\t4097\ta",
+        b"0\t0\ta",
+        b"0\t2\ta",
+        b"0\t2\ta\tb\tc",
+        b"00\t1",
+        b"4\t1\tx",
+        b"11\t1\tx",
+        b"-1\t1\tx",
+        b"x\t1\tx",
+        b"2\t1\t\x00",
+        b"0\t1\t\x01",
+        b"0\t1\t\x01\x50",
+        b"J\x00\x00\x00\n5.5.5-10.11.6-MariaDB",
+        b"HTTP/1.1 400 Bad Request",
+    ],
+    ids=repr,
+)
+def test_what_is_no_reply_is_a_protocol_error(line: bytes) -> None:
+    with pytest.raises(ProtocolError, match="no reply of HandlerSocket"):
+        decode_reply(line)
+
+
+def test_a_protocol_error_shows_the_beginning_only() -> None:
+    with pytest.raises(ProtocolError) as caught:
+        decode_reply(b"x" * 10_000)
+    assert "xxx" in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+KINDS = {
+    (1, "121"): exceptions.DuplicateKeyError,
+    (1, "open_table"): exceptions.TableNotFoundError,
+    (1, "lock_tables"): exceptions.LockTimeoutError,
+    (1, "146"): exceptions.LockTimeoutError,
+    (1, "149"): exceptions.TransactionAbortedError,
+    (1, "200"): exceptions.TransactionAbortedError,
+    (2, "readonly"): exceptions.ReadOnlyError,
+    (2, "idxnum"): exceptions.IndexNotFoundError,
+    (2, "fld"): exceptions.ColumnNotFoundError,
+    (3, "unauth"): exceptions.AuthenticationError,
+    (3, "authtype"): exceptions.AuthenticationError,
+}
+ALL = [*replies._ERRORS, (1, "151"), (1, "999"), (2, "newword"), (3, "new words")]
+
+
+@pytest.mark.parametrize(("code", "reason"), ALL)
+def test_server_codes_become_exceptions(code: int, reason: str) -> None:
+    error = decode_reply(f"{code}\t1\t{reason}".encode())
+    assert isinstance(error, OperationalError)
+    assert type(error) is KINDS.get((code, reason), OperationalError)
+    assert (error.code, error.reason) == (code, reason)
+    assert str(error).startswith(f"the server answered {code} {reason}: ")
+
+
+def test_every_special_exception_is_in_the_table() -> None:
+    assert set(KINDS) <= set(replies._ERRORS)
+
+
+def test_an_unknown_number_points_to_perror() -> None:
+    assert "perror" in str(operational_error(1, "999"))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [(b"2\t1", ""), (b"2\t1\ta\tb", "a b"), (b"1\t1\t\xff", "\N{REPLACEMENT CHARACTER}")],
+)
+def test_odd_words_of_an_error_are_kept(line: bytes, reason: str) -> None:
+    error = decode_reply(line)
+    assert isinstance(error, OperationalError)
+    assert error.reason == reason
+
+
+STREAM = b"0\t1\n0\t2\ta\t\x00\n1\t1\t121\n0\t1\t\x01J\n"
+MEANINGS = ["[]", "[(b'a', None)]", "121", "[(b'\\n',)]"]
+
+
+def meaning(reply: Reply) -> str:
+    return str(reply.reason) if isinstance(reply, OperationalError) else repr(reply)
+
+
+def drain(reader: ReplyReader) -> list[str]:
+    taken = []
+    while (reply := reader.next()) is not None:
+        taken.append(meaning(reply))
+    return taken
+
+
+def test_a_reader_takes_several_replies_at_once() -> None:
+    reader = ReplyReader()
+    assert reader.empty
+    assert reader.next() is None
+    reader.feed(STREAM)
+    assert not reader.empty
+    assert drain(reader) == MEANINGS
+    assert reader.empty
+
+
+def test_a_reader_fed_byte_by_byte_gives_the_same() -> None:
+    reader, taken = ReplyReader(), []
+    for byte in STREAM:
+        reader.feed(bytes([byte]))
+        taken += drain(reader)
+        assert reader.empty == (byte == ord("\n"))
+    assert taken == MEANINGS
+
+
+@pytest.mark.parametrize("cut", range(len(STREAM) + 1))
+def test_a_reader_fed_in_two_parts_gives_the_same(cut: int) -> None:
+    reader = ReplyReader()
+    reader.feed(STREAM[:cut])
+    taken = drain(reader)
+    assert len(taken) == STREAM[:cut].count(b"\n")
+    reader.feed(STREAM[cut:])
+    assert taken + drain(reader) == MEANINGS
+    assert reader.empty
+
+
+@pytest.mark.parametrize("cut", range(len(STREAM) + 1))
+def test_replies_need_not_be_taken_before_more_is_fed(cut: int) -> None:
+    reader = ReplyReader()
+    reader.feed(STREAM[:cut])
+    first = reader.next()
+    reader.feed(STREAM[cut:])
+    assert ([] if first is None else [meaning(first)]) + drain(reader) == MEANINGS
+
+
+def test_trailing_bytes_stay_for_the_next_reply() -> None:
+    reader = ReplyReader()
+    reader.feed(b"0\t1\t1\n0\t1")
+    assert drain(reader) == ["[(b'1',)]"]
+    assert not reader.empty
+    reader.feed(b"\t2\n")
+    assert drain(reader) == ["[(b'2',)]"]
+    assert reader.empty
+
+
+@pytest.mark.parametrize("byte", [b for b in range(256) if b not in b"0123456789"])
+def test_a_first_byte_that_is_no_digit_is_found_at_once(byte: int) -> None:
+    reader = ReplyReader()
+    reader.feed(b"0\t1\n" + bytes([byte]))
+    assert reader.next() == []
+    with pytest.raises(ProtocolError):
+        reader.next()
+
+
+def test_a_reply_without_an_end_is_bounded() -> None:
+    reader = ReplyReader(max_bytes=8)
+    reader.feed(b"0\t1\tabcd")
+    assert reader.next() is None
+    with pytest.raises(ProtocolError, match="within 8 bytes"):
+        reader.feed(b"e")
+
+
+def test_the_bound_is_for_the_unfinished_reply_alone() -> None:
+    reader = ReplyReader(max_bytes=8)
+    for _ in range(3):
+        reader.feed(b"0\t1\n0\t1\n0\t1\n0\t")
+        assert drain(reader) == ["[]"] * 3
+        reader.feed(b"1\t\n")
+        assert drain(reader) == ["[(b'',)]"]
+    assert reader.empty
+
+
+def test_a_whole_line_past_the_bound_is_let_through() -> None:
+    reader = ReplyReader(max_bytes=8)
+    reader.feed(b"0\t1\tabcdefgh\n")
+    assert drain(reader) == ["[(b'abcdefgh',)]"]
+
+
+@given(
+    parts=st.lists(
+        st.binary(max_size=20)
+        | st.lists(st.sampled_from(b"0123\t\n\x00\x01@J12"), max_size=20).map(bytes)
+        | st.sampled_from([line + b"\n" for line, _ in FORMS[:-1]])
+    ),
+    bound=st.integers(1, 64),
+)
+def test_any_bytes_give_replies_or_a_protocol_error(parts: list[bytes], bound: int) -> None:
+    reader = ReplyReader(max_bytes=bound)
+    try:
+        for part in parts:
+            reader.feed(part)
+            while (reply := reader.next()) is not None:
+                assert isinstance(reply, (list, OperationalError))
+    except ProtocolError:
+        pass
+
+
+@given(
+    width=st.integers(1, 4),
+    cells=st.lists(st.none() | st.binary(max_size=8), max_size=12),
+    sizes=st.lists(st.integers(1, 9), min_size=1),
+)
+def test_rows_survive_any_cutting(width: int, cells: list[bytes | None], sizes: list[int]) -> None:
+    cells = cells[: len(cells) // width * width]
+    rows = [tuple(cells[i : i + width]) for i in range(0, len(cells), width)]
+    stream = encode_tokens([b"0", b"%d" % width, *cells]) + b"\n"
+    reader, taken = ReplyReader(), []
+    while stream:
+        size = sizes[len(stream) % len(sizes)]
+        reader.feed(stream[:size])
+        stream = stream[size:]
+        while (reply := reader.next()) is not None:
+            taken.append(reply)
+    assert taken == [rows]
