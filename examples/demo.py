@@ -13,30 +13,22 @@ import threading
 import time
 import tokenize
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from hskv import HandlerSocketError, KeyValueStore
 from hskv.mariadb import PrivateServer
 
 try:
     import pymysql
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeElapsedColumn,
-    )
     from rich.table import Table
 except ImportError as error:
     sys.exit(f"demo: {error}: pip install 'hskv[demo]', or run `make demo`")
@@ -48,10 +40,11 @@ LEFT_OUT: Final = {"site-packages", "dist-packages", "test", "tests", "idle_test
 BATCH_MODULES: Final = 16
 TTL_SECONDS: Final = 0.5
 LONGEST_WAIT_SECONDS: Final = 10.0
-LARGEST_SQL: Final = """
-    SELECT SUBSTR(CONVERT(k USING utf8mb4), 8), CAST(JSON_VALUE(v, '$.lines') AS INT) AS line_count,
-           CAST(JSON_VALUE(v, '$.size') AS INT)
-    FROM kv WHERE kind = 3 AND k LIKE 'module:%' ORDER BY line_count DESC, k LIMIT 5"""
+LARGEST_SQL: Final = """\
+ SELECT k, CAST(JSON_VALUE(v, '$.lines') AS INT) AS line_count,
+         JSON_VALUE(v, '$.size')
+  FROM kv WHERE kind = 3 AND k LIKE 'module:%'
+  ORDER BY line_count DESC, k LIMIT 5"""
 SUM_SQL: Final = "SELECT SUM(n) FROM kv WHERE k LIKE 'tokens:%'"
 
 Store = KeyValueStore[str, Any]
@@ -69,6 +62,7 @@ class Tally:
     read: int = 0
     served: int = 0
     skipped: int = 0
+    seconds: float = 0.0
 
     def add(self, other: "Tally") -> None:
         """Take in what another process did."""
@@ -78,21 +72,7 @@ class Tally:
         self.skipped += other.skipped
 
 
-class Pass(NamedTuple):
-    """One walk over all modules, and how long it took."""
-
-    title: str
-    seconds: float
-    tally: Tally
-
-    @property
-    def modules(self) -> int:
-        """How many modules were looked at."""
-        return self.tally.read + self.tally.served + self.tally.skipped
-
-
-# --- In the worker processes ---------------------------------------------------------------
-
+# Each worker process has its own.
 _worker_store: Store
 
 
@@ -159,16 +139,12 @@ def keep(name: str, data: bytes, kinds: Counter[str]) -> None:
         _worker_store.incr(f"tokens:{kind}", count)
 
 
-# --- In the parent -------------------------------------------------------------------------
+class Rate(bars.ProgressColumn):
+    """Modules per second since the start, which rich has no column for."""
 
-
-class Rate(ProgressColumn):
-    """Modules per second, which rich has no column for."""
-
-    def render(self, task: Task) -> str:  # type: ignore[override]
+    def render(self, task: bars.Task) -> str:
         """The text of the column."""
-        speed = task.finished_speed or task.speed
-        return f"{speed:,.0f}/s" if speed else "-/s"
+        return f"{task.completed / task.elapsed:,.0f}/s" if task.elapsed else ""
 
 
 def find_modules(limit: int) -> list[str]:
@@ -176,16 +152,6 @@ def find_modules(limit: int) -> list[str]:
     paths = [path.relative_to(STDLIB) for path in STDLIB.rglob("*.py")]
     names = sorted(str(path) for path in paths if not LEFT_OUT.intersection(path.parts))
     return names[:limit] if limit else names
-
-
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Keep Ctrl-C from processes that start meanwhile: the parent alone answers it, once."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -204,11 +170,15 @@ def submit(pool: ProcessPoolExecutor, names: list[str]) -> dict[Future[Tally], i
     """Hand out all batches; with each, how many modules it has."""
     starts = range(0, len(names), BATCH_MODULES)
     batches = [names[start : start + BATCH_MODULES] for start in starts]
-    with interrupts_held():
+    # The processes start here, and inherit it: the parent alone answers Ctrl-C, once.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
         return {pool.submit(work_on, batch): len(batch) for batch in batches}
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def run_pass(console: Console, title: str, url: str, names: list[str], processes: int) -> Pass:
+def run_pass(console: Console, title: str, url: str, names: list[str], processes: int) -> Tally:
     """Walk over all modules, from as many processes, under a progress bar."""
     tally, started = Tally(), time.perf_counter()
     with worker_pool(url, processes) as pool, progress_bar(console) as progress:
@@ -217,44 +187,48 @@ def run_pass(console: Console, title: str, url: str, names: list[str], processes
         for future in as_completed(futures):
             tally.add(future.result())
             progress.advance(bar, futures[future])
-        seconds = time.perf_counter() - started
-    return Pass(title, seconds, tally)
+        tally.seconds = time.perf_counter() - started
+    return tally
 
 
-def progress_bar(console: Console) -> Progress:
+def progress_bar(console: Console) -> bars.Progress:
     """A bar with the rate and the time; where there is no terminal, its end is printed."""
-    return Progress(
-        TextColumn("  {task.description}"),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeElapsedColumn(),
-        console=console,
-    )
+    columns = bars.BarColumn(20), bars.MofNCompleteColumn(), Rate(), bars.TimeElapsedColumn()
+    return bars.Progress(bars.TextColumn("  {task.description}"), *columns, console=console)
 
 
-def show_passes(console: Console, url: str, names: list[str], processes: int) -> list[Pass]:
-    """Read every module, then ask for all of it again."""
+def show_first_pass(console: Console, url: str, names: list[str], processes: int) -> Tally:
+    """Read every module into the store."""
     console.print(
-        f"\n[bold]2. {len(names)} modules of {STDLIB}, by {processes} processes.[/] Each keeps "
-        "a row for every module it reads, and adds its tokens to counters that all share."
+        f"\n[bold]2. {len(names)} modules of {STDLIB}, by {processes} processes.[/]\n"
+        "  For each module they keep a row, and add its tokens to shared counters."
     )
-    first = run_pass(console, "first pass ", url, names, processes)
-    console.print(f"  {first.tally.read} read, {first.tally.skipped} skipped as unreadable.")
+    tally = run_pass(console, "first pass ", url, names, processes)
+    console.print(f"  {tally.read} read, {tally.skipped} skipped as unreadable. One of the rows:")
+    with KeyValueStore(url, prefix="module:") as store:
+        name, row = next(iter(store.items()))
+        console.print(f"  store['module:{name}'] = {row}", style="dim")
+    return tally
+
+
+def show_second_pass(
+    console: Console, url: str, names: list[str], processes: int, first: Tally
+) -> Tally:
+    """Ask for all of it again."""
     console.print(
-        "\n[bold]3. The same again, by new processes.[/] A module whose SHA-256 is that of its "
-        "row is not read again: its counts come from the store."
+        "\n[bold]3. The same again, by new processes.[/]\n"
+        "  Where a file's SHA-256 is still that of its row, the row has the counts."
     )
-    second = run_pass(console, "second pass", url, names, processes)
-    console.print(f"  {second.tally.served} of {first.tally.read} served from the store.")
-    if second.tally.served != first.tally.read or second.tally.kinds != first.tally.kinds:
+    tally = run_pass(console, "second pass", url, names, processes)
+    console.print(f"  {tally.served} of {first.read} served from the store.")
+    if tally.served != first.read or tally.kinds != first.kinds:
         raise DemoError("the second pass was not served what the first one stored")
-    return [first, second]
+    return tally
 
 
 def show_expiry(console: Console, store: Store) -> None:
     """Watch a value go, which nobody deletes."""
-    console.print(f"\n[bold]4. A value that expires.[/] Stored with ttl={TTL_SECONDS}:")
+    console.print(f"\n[bold]4. A value that expires.[/]\n  It is stored with ttl={TTL_SECONDS}.")
     store.set("greeting", "hello", ttl=TTL_SECONDS)
     started, left = time.monotonic(), store.ttl("greeting")
     console.print(f"  at once: {store.get('greeting')!r}, with {left:.2f} s left")
@@ -276,12 +250,13 @@ def show_sql(console: Console, server: PrivateServer, expected: Counter[str]) ->
     """Check the counters' sum by SQL; gives the table of the largest modules."""
     console.print("\n[bold]5. The same rows through SQL.[/]")
     total = int(query(server, SUM_SQL)[0][0] or 0)
-    console.print(f"  {SUM_SQL}\n  -> {total:,}, by Python {expected.total():,}", highlight=False)
+    console.print(f"  {SUM_SQL}\n  -> {total:,} tokens; Python counted {expected.total():,}")
     if total != expected.total():
         raise DemoError("SQL does not see the tokens that Python counted")
+    console.print(f" {LARGEST_SQL}\n  -> the last table below")
     table = make_table("Largest modules, by SQL", "module", "lines", "bytes")
     for name, lines, size in query(server, LARGEST_SQL):
-        table.add_row(name, f"{lines:,}", f"{size:,}")
+        table.add_row(name.decode(), f"{lines:,}", f"{int(size):,}")
     return table
 
 
@@ -306,32 +281,33 @@ def counters_table(expected: Counter[str], counters: dict[str, int]) -> Table:
     return table
 
 
-def passes_table(passes: list[Pass]) -> Table:
+def passes_table(*passes: Tally) -> Table:
     """The time of the passes, each with the start of its processes."""
-    table = make_table(
-        "Both passes", "pass", "read", "from the store", "seconds", "modules/s", "speed"
-    )
-    for one in passes:
-        numbers = f"{one.seconds:.2f}", f"{one.modules / one.seconds:,.0f}"
-        speed = f"{passes[0].seconds / one.seconds:.1f} x"
-        table.add_row(one.title, str(one.tally.read), str(one.tally.served), *numbers, speed)
+    columns = "read", "from the store", "seconds", "modules/s", "speed"
+    table = make_table("Both passes", "pass", *columns)
+    for title, tally in zip(("first", "second"), passes, strict=True):
+        seconds, rate = (
+            f"{tally.seconds:.2f}",
+            f"{(tally.read + tally.served) / tally.seconds:,.0f}",
+        )
+        speed = f"{passes[0].seconds / tally.seconds:.1f} x"
+        table.add_row(title, f"{tally.read:,}", f"{tally.served:,}", seconds, rate, speed)
     return table
 
 
 def show_all(console: Console, server: PrivateServer, names: list[str], processes: int) -> None:
     """The demo, on a server that runs."""
-    passes = show_passes(console, server.url, names, processes)
-    expected = passes[0].tally.kinds
+    first = show_first_pass(console, server.url, names, processes)
+    second = show_second_pass(console, server.url, names, processes, first)
     with KeyValueStore(server.url) as store:
         show_expiry(console, store)
-        counters = KeyValueStore(server.url, prefix="tokens:")
-        with counters:
-            counted = dict(counters.items())
-    largest = show_sql(console, server, expected)
+    with KeyValueStore(server.url, prefix="tokens:") as store:
+        counters = dict(store)
+    largest = show_sql(console, server, first.kinds)
     console.print("\n[bold]6. What came of it.[/]\n")
-    for table in (counters_table(expected, counted), passes_table(passes), largest):
+    for table in (counters_table(first.kinds, counters), passes_table(first, second), largest):
         console.print(table, "")
-    if counted != expected:
+    if counters != first.kinds:
         raise DemoError("the counters in the store differ from the plain Python count")
     console.print("The counters agree with the plain Python count.")
 
@@ -339,36 +315,26 @@ def show_all(console: Console, server: PrivateServer, names: list[str], processe
 def run(options: argparse.Namespace) -> None:
     """Start a server, show everything on it, and stop it whatever comes."""
     console = Console(highlight=False)
-    console.print("[bold]1. A private MariaDB.[/] It is started for this demo only ...")
+    console.print("[bold]1. A private MariaDB.[/]\n  It is started for this demo only ...")
     started = time.perf_counter()
     with PrivateServer() as server:
         ((version,),) = query(server, "SELECT VERSION()")
         seconds = time.perf_counter() - started
-        console.print(f"  MariaDB {version}, process {server.pid}, after {seconds:.1f} s")
+        console.print(f"  MariaDB {version}, process {server.pid}, ready after {seconds:.1f} s")
         show_all(console, server, find_modules(options.limit), options.processes)
     console.print("The server is stopped, and its data removed.")
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    """A type for argparse that refuses smaller numbers by a message."""
-
-    def number(text: str) -> int:
-        if not (text.isdecimal() and int(text) >= least):
-            raise argparse.ArgumentTypeError(f"a number from {least} on, not {text!r}")
-        return int(text)
-
-    return number
 
 
 def parse() -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     processes = min(4, os.cpu_count() or 2)
-    parser.add_argument("--processes", type=at_least(1), default=processes, metavar="N")
-    parser.add_argument(
-        "--limit", type=at_least(0), default=0, metavar="N", help="modules to read; 0 for all"
-    )
-    return parser.parse_args()
+    parser.add_argument("--processes", type=int, default=processes, help="default %(default)s")
+    parser.add_argument("--limit", type=int, default=0, help="modules to read; default 0, for all")
+    options = parser.parse_args()
+    if options.processes < 1 or options.limit < 0:
+        parser.error("--processes is at least 1, and --limit at least 0")
+    return options
 
 
 def main() -> int:

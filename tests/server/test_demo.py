@@ -46,7 +46,7 @@ def test_a_missing_server_is_a_message() -> None:
 def test_a_wrong_option_is_a_message() -> None:
     done = run("--processes", "0")
     assert done.returncode == 2
-    assert "a number from 1 on, not '0'" in done.stderr
+    assert "--processes is at least 1" in done.stderr
 
 
 def test_an_interrupt_ends_it_with_a_message() -> None:

@@ -92,14 +92,14 @@ def test_all_implementations_agree_on_any_line(line: bytes) -> None:
     assert len(outcomes) == 1
 
 
-@pytest.mark.parametrize("byte", range(256))
-def test_every_byte(implementation: ModuleType, byte: int) -> None:
-    raw = bytes([byte])
-    wire = bytes([0x01, byte + 0x40]) if byte < 0x10 else raw
-    for token, expected in ((raw, wire), (b"x" + raw + b"y", b"x" + wire + b"y")):
-        assert implementation.encode_token(token) == expected
-        assert implementation.encode_tokens([token, None]) == expected + b"\t\x00"
-        assert implementation.decode_tokens(expected) == [token]
+def test_every_byte(implementation: ModuleType) -> None:
+    for byte in range(256):
+        raw = bytes([byte])
+        wire = bytes([0x01, byte + 0x40]) if byte < 0x10 else raw
+        for token, expected in ((raw, wire), (b"x" + raw + b"y", b"x" + wire + b"y")):
+            assert implementation.encode_token(token) == expected
+            assert implementation.encode_tokens([token, None]) == expected + b"\t\x00"
+            assert implementation.decode_tokens(expected) == [token]
 
 
 def test_null_empty_and_a_nul_byte_are_three_things(implementation: ModuleType) -> None:
@@ -189,7 +189,7 @@ def test_an_unknown_codec_is_an_import_error() -> None:
 
 @pytest.mark.parametrize(
     ("forced", "says"),
-    [("rust", "ImportError: HSKV_IMPL must be one of"), ("python", ""), ("", "")],
+    [("rust", "ImportError: HSKV_IMPL must be one of"), ("python", "")],
 )
 def test_the_environment_chooses_the_codec(forced: str, says: str) -> None:
     done = subprocess.run(

@@ -179,13 +179,13 @@ def test_trailing_bytes_stay_for_the_next_reply() -> None:
     assert reader.empty
 
 
-@pytest.mark.parametrize("byte", [b for b in range(256) if b not in b"0123456789"])
-def test_a_first_byte_that_is_no_digit_is_found_at_once(byte: int) -> None:
-    reader = ReplyReader()
-    reader.feed(b"0\t1\n" + bytes([byte]))
-    assert reader.next() == []
-    with pytest.raises(ProtocolError):
-        reader.next()
+def test_a_first_byte_that_is_no_digit_is_found_at_once() -> None:
+    for byte in set(range(256)) - set(b"0123456789"):
+        reader = ReplyReader()
+        reader.feed(b"0\t1\n" + bytes([byte]))
+        assert reader.next() == []
+        with pytest.raises(ProtocolError):
+            reader.next()
 
 
 def test_a_reply_without_an_end_is_bounded() -> None:

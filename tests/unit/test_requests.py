@@ -186,13 +186,13 @@ def test_what_the_server_would_misread_is_refused(build: Build, says: str) -> No
 @pytest.mark.parametrize(
     "bad", ["a,b", "a\tb", "a\nb", "a\0b", "\0", "a\r", "\x01", "\x0f", "\ud800"]
 )
-@pytest.mark.parametrize("place", range(5))
-def test_names_the_protocol_cannot_carry_are_refused(bad: str, place: int) -> None:
-    names = ["d", "t", "i", "c", "f"]
-    names[place] = bad
-    database, table, index, column, filter_column = names
-    with pytest.raises(ValueError):  # noqa: PT011 the encoder's own words for a surrogate
-        open_index(1, database, table, index, ["x", column], ["y", filter_column])
+def test_names_the_protocol_cannot_carry_are_refused(bad: str) -> None:
+    for place in range(5):
+        names = ["d", "t", "i", "c", "f"]
+        names[place] = bad
+        database, table, index, column, filter_column = names
+        with pytest.raises(ValueError):  # noqa: PT011 the encoder's own words for a surrogate
+            open_index(1, database, table, index, ["x", column], ["y", filter_column])
 
 
 def test_a_byte_from_0x10_may_stand_in_a_name() -> None:
