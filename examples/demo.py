@@ -85,8 +85,7 @@ def open_store(url: str) -> None:
 
 def end_with_parent() -> None:
     """End the worker when the demo was killed: nobody else would."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
+    if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
     os._exit(1)
 
@@ -128,12 +127,8 @@ def count_tokens(data: bytes) -> Counter[str]:
 
 def keep(name: str, data: bytes, kinds: Counter[str]) -> None:
     """Store a module's row, and add its tokens to the counters that all workers share."""
-    row = {
-        "size": len(data),
-        "lines": len(data.splitlines()),
-        "tokens": kinds,
-        "sha256": sha256(data).hexdigest(),
-    }
+    size, lines, digest = len(data), len(data.splitlines()), sha256(data).hexdigest()
+    row = {"size": size, "lines": lines, "tokens": kinds, "sha256": digest}
     _worker_store.set(f"module:{name}", row)
     for kind, count in kinds.items():
         _worker_store.incr(f"tokens:{kind}", count)
@@ -157,9 +152,8 @@ def find_modules(limit: int) -> list[str]:
 @contextmanager
 def worker_pool(url: str, processes: int) -> Iterator[ProcessPoolExecutor]:
     """Fresh processes, each with a store; what is not begun when it ends is dropped."""
-    pool = ProcessPoolExecutor(
-        processes, multiprocessing.get_context("spawn"), open_store, initargs=(url,)
-    )
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, open_store, initargs=(url,))
     try:
         yield pool
     finally:
@@ -170,7 +164,7 @@ def submit(pool: ProcessPoolExecutor, names: list[str]) -> dict[Future[Tally], i
     """Hand out all batches; with each, how many modules it has."""
     starts = range(0, len(names), BATCH_MODULES)
     batches = [names[start : start + BATCH_MODULES] for start in starts]
-    # The processes start here, and inherit it: the parent alone answers Ctrl-C, once.
+    # The processes start here and inherit the mask: the parent alone answers Ctrl-C, once.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return {pool.submit(work_on, batch): len(batch) for batch in batches}
@@ -204,6 +198,8 @@ def show_first_pass(console: Console, url: str, names: list[str], processes: int
         "  For each module they keep a row, and add its tokens to shared counters."
     )
     tally = run_pass(console, "first pass ", url, names, processes)
+    if not tally.read:
+        raise DemoError(f"no module in {STDLIB} could be read")
     console.print(f"  {tally.read} read, {tally.skipped} skipped as unreadable. One of the rows:")
     with KeyValueStore(url, prefix="module:") as store:
         name, row = next(iter(store.items()))
@@ -227,7 +223,7 @@ def show_second_pass(
 
 
 def show_expiry(console: Console, store: Store) -> None:
-    """Watch a value go, which nobody deletes."""
+    """Watch a value go that nobody deletes."""
     console.print(f"\n[bold]4. A value that expires.[/]\n  It is stored with ttl={TTL_SECONDS}.")
     store.set("greeting", "hello", ttl=TTL_SECONDS)
     started, left = time.monotonic(), store.ttl("greeting")
@@ -271,9 +267,8 @@ def make_table(title: str, first: str, *others: str) -> Table:
 
 def counters_table(expected: Counter[str], counters: dict[str, int]) -> Table:
     """Each counter beside the plain Python count."""
-    table = make_table(
-        "Tokens, counted by all processes at once", "kind", "store", "Python", "same"
-    )
+    title = "Tokens, counted by all processes at once"
+    table = make_table(title, "kind", "store", "Python", "same")
     for kind in sorted({*expected, *counters}, key=lambda kind: (-expected[kind], kind)):
         stored, counted = counters.get(kind, 0), expected[kind]
         same = "[green]yes[/]" if stored == counted else "[red]NO[/]"
@@ -286,12 +281,9 @@ def passes_table(*passes: Tally) -> Table:
     columns = "read", "from the store", "seconds", "modules/s", "speed"
     table = make_table("Both passes", "pass", *columns)
     for title, tally in zip(("first", "second"), passes, strict=True):
-        seconds, rate = (
-            f"{tally.seconds:.2f}",
-            f"{(tally.read + tally.served) / tally.seconds:,.0f}",
-        )
-        speed = f"{passes[0].seconds / tally.seconds:.1f} x"
-        table.add_row(title, f"{tally.read:,}", f"{tally.served:,}", seconds, rate, speed)
+        rate = f"{(tally.read + tally.served) / tally.seconds:,.0f}"
+        times = f"{tally.seconds:.2f}", rate, f"{passes[0].seconds / tally.seconds:.1f} x"
+        table.add_row(title, f"{tally.read:,}", f"{tally.served:,}", *times)
     return table
 
 
@@ -328,8 +320,8 @@ def run(options: argparse.Namespace) -> None:
 def parse() -> argparse.Namespace:
     """The options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    processes = min(4, os.cpu_count() or 2)
-    parser.add_argument("--processes", type=int, default=processes, help="default %(default)s")
+    cores = min(4, os.cpu_count() or 2)
+    parser.add_argument("--processes", type=int, default=cores, help="default %(default)s")
     parser.add_argument("--limit", type=int, default=0, help="modules to read; default 0, for all")
     options = parser.parse_args()
     if options.processes < 1 or options.limit < 0:

@@ -223,7 +223,6 @@ class PrivateServer:
             "datadir": str(self.datadir),
             "socket": str(self.directory / "sql.sock"),
             "pid_file": str(self.directory / "pid"),
-            "log_error": str(self.directory / "log"),
             "init_file": str(self.directory / "init.sql"),
             "plugin_dir": self._programs.plugin_directory,
             "plugin_maturity": "beta",
@@ -256,7 +255,6 @@ class PrivateServer:
         _write_private(
             self.directory / "init.sql", f"CREATE DATABASE IF NOT EXISTS hskv;\n{table};\n"
         )
-        (self.directory / "log").unlink(missing_ok=True)
 
     def _spawn(self) -> None:
         started = threading.Event()
@@ -269,14 +267,15 @@ class PrivateServer:
 
         def keep() -> None:
             try:
-                self._process = process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    cwd="/",
-                    start_new_session=True,
-                )
+                with (self.directory / "log").open("wb") as log:
+                    self._process = process = subprocess.Popen(
+                        command,
+                        stdin=subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=subprocess.STDOUT,
+                        cwd="/",
+                        start_new_session=True,
+                    )
             except OSError as failed:
                 error.append(failed)
                 return

@@ -313,8 +313,8 @@ class TestLocks:
 def open_server() -> Iterator[PrivateServer]:
     """A server that asks for no secret and gives up on locks soon."""
     options = {
-        "handlersocket_plain_secret": '""',
-        "handlersocket_plain_secret_wr": '""',
+        "handlersocket_plain_secret": "",
+        "handlersocket_plain_secret_wr": "",
         "handlersocket_threads": 1,
         "handlersocket_wrlock_timeout": 1,
         "lock_wait_timeout": 1,

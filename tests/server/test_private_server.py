@@ -1,0 +1,181 @@
+"""PrivateServer: starts, restarts, keeps data, dies with its owner, and says what is wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pymysql
+import pytest
+
+import hskv
+from hskv.exceptions import ConnectionError
+from hskv.mariadb import PrivateServer, ServerStartError
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until_gone(pid: int, seconds: float = 10.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not alive(pid)
+
+
+@pytest.mark.parametrize("tcp", [False, True])
+def test_a_store_works_at_once_and_data_survives_stop_and_kill(tcp: bool) -> None:
+    with PrivateServer(tcp=tcp) as server:
+        url, directory = server.url, server.directory
+        with hskv.connect(url) as store:
+            store["a"] = 1
+            server.stop()
+            assert server.pid is None
+            with pytest.raises(ConnectionError):
+                store.get("a")
+            server.start()
+            server.start()
+            assert server.url == url
+            assert store["a"] == 1
+            store["b"] = 2
+            pid = server.pid
+            server.kill()
+            assert pid
+            assert not alive(pid)
+            server.start()
+            assert dict(store) == {"a": 1, "b": 2}
+    assert not directory.exists()
+
+
+def test_sql_sees_the_table(hskv_server: PrivateServer) -> None:
+    with closing(pymysql.connect(**hskv_server.sql)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT @@innodb_flush_log_at_trx_commit, @@innodb_lock_wait_timeout")
+        assert cursor.fetchone() == (1, 3)
+        cursor.execute("SHOW CREATE TABLE kv")
+        assert "`k` varbinary(255) NOT NULL" in cursor.fetchone()[1]
+
+
+def test_a_data_directory_that_was_given_stays(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    for parent in list(tmp_path.parents)[:3]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    datadir = tmp_path / "data"
+    with PrivateServer(datadir) as server, hskv.connect(server.url) as store:
+        store["kept"] = 1
+        with pytest.raises(ServerStartError, match=r"log:\n(.*\n)*.*lock"):
+            PrivateServer(datadir, start_timeout=3).start()
+    with PrivateServer(datadir) as server, hskv.connect(server.url) as store:
+        assert store["kept"] == 1
+
+
+def test_no_secret_shows(hskv_server: PrivateServer) -> None:
+    shown = repr(hskv_server) + hskv_server.log
+    command = Path(f"/proc/{hskv_server.pid}/cmdline").read_text()
+    for secret in (hskv_server.secret, hskv_server.write_secret):
+        assert secret not in shown + command
+    assert hskv_server.log
+    settings = hskv_server.directory / "my.cnf"
+    assert settings.stat().st_mode & 0o077 == 0
+    assert hskv_server.directory.stat().st_mode & 0o077 == 0
+
+
+def test_a_missing_mariadbd_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HSKV_MARIADBD", "/nonexistent/mariadbd")
+    with pytest.raises(ServerStartError, match="apt-get install mariadb-server"):
+        PrivateServer()
+
+
+def test_a_missing_plugin_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = tmp_path / "bin" / "mariadbd"
+    other.parent.mkdir()
+    other.write_text("#!/bin/sh\n")
+    other.chmod(0o755)
+    monkeypatch.setenv("HSKV_MARIADBD", str(other))
+    with pytest.raises(ServerStartError, match=r"handlersocket\.so was not found"):
+        PrivateServer()
+
+
+def test_a_failed_start_quotes_the_log_without_secrets_and_leaves_nothing() -> None:
+    before = set(Path("/tmp").glob("hskv-*"))
+    server = PrivateServer(options={"no_such_setting": 1})
+    with pytest.raises(ServerStartError, match="unknown variable 'no_such_setting") as caught:
+        server.start()
+    assert server.secret not in str(caught.value)
+    assert server.pid is None
+    assert set(Path("/tmp").glob("hskv-*")) == before
+
+
+def test_two_servers_do_not_meet() -> None:
+    with (
+        PrivateServer(tcp=True) as one,
+        PrivateServer(tcp=True) as two,
+        hskv.connect(one.url) as first,
+        hskv.connect(two.url) as second,
+    ):
+        first["a"] = 1
+        assert "a" not in second
+
+
+def test_it_dies_with_a_process_that_was_killed() -> None:
+    script = """
+        import sys, time
+        from hskv.mariadb import PrivateServer
+        server = PrivateServer()
+        server.start()
+        print(server.pid, server.directory, flush=True)
+        time.sleep(60)
+    """
+    owner = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
+    )
+    assert owner.stdout
+    with owner.stdout as output:
+        pid, directory = output.readline().split()
+    assert alive(int(pid))
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    assert wait_until_gone(int(pid))
+    subprocess.run(["rm", "-r", directory], check=True)
+
+
+def test_a_forked_child_does_not_stop_it(hskv_server: PrivateServer) -> None:
+    child = os.fork()
+    if child == 0:
+        hskv_server.stop()
+        hskv_server.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert hskv_server.pid
+    assert alive(hskv_server.pid)
+    assert hskv_server.directory.exists()
+
+
+def test_nothing_is_left_behind() -> None:
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    with PrivateServer() as server:
+        pid, directory = server.pid, server.directory
+    assert pid
+    assert not alive(pid)
+    assert not directory.exists()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+
+
+def test_the_fixture_skips_or_fails_where_mariadb_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it(hskv_store): hskv_store['a'] = 1\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    environment = {**os.environ, "HSKV_MARIADBD": "/nonexistent"}
+    environment.pop("CI", None)
+    skipped = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert "1 skipped" in skipped.stdout
+    environment["CI"] = "true"
+    failed = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert "apt-get install mariadb-server" in failed.stdout
+    assert failed.returncode == 1

@@ -1,0 +1,319 @@
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from time import monotonic
+
+import pytest
+
+from hskv.exceptions import (
+    HandlerSocketError,
+    IndexedConnectionError,
+    OperationalError,
+    ProtocolError,
+    RecoverableConnectionError,
+    RequestTimeoutError,
+    TableNotFoundError,
+)
+from hskv.transport import channel as channel_module
+from hskv.transport.channel import MAX_INDEXES, Channel, Index
+
+from .scripted import INDEX, OTHER, Connector, CooperativeSocket, ScriptedSocket
+
+BODY = b"\t=\t1\tk\t1\t0\n"
+OPEN = b"P\t0\tdb\tt\tPRIMARY\tk,v\n"
+OK = b"0\t1\n"
+ROW = b"0\t2\tk\tv\n"
+ROWS = [(b"k", b"v")]
+
+
+def soon() -> float:
+    return monotonic() + 5.0
+
+
+def opened(connect: Connector, *steps: bytes | BaseException) -> tuple[Channel, ScriptedSocket]:
+    """A channel on which INDEX is open under 0, and its socket, which sent nothing since."""
+    connect.indexes = {}
+    sock = ScriptedSocket(OK + b"0\t2\n", *steps)
+    channel = connect(sock)
+    assert channel.call(INDEX, BODY, soon()) == []
+    sock.sent.clear()
+    return channel, sock
+
+
+def test_the_first_call_opens_the_index_in_the_same_write(connect: Connector) -> None:
+    sock = ScriptedSocket(OK + ROW, ROW)
+    channel = connect(sock)
+    assert sock.sent == []
+    assert channel.call(INDEX, BODY, soon()) == ROWS
+    assert sock.sent == [OPEN + b"0" + BODY]
+    assert channel.call(INDEX, BODY, soon()) == ROWS
+    assert sock.sent[1:] == [b"0" + BODY]
+    assert repr(channel) == "<Channel to /run/scripted, 1 indexes>"
+
+
+def test_several_calls_are_one_write_and_their_replies_are_in_order(connect: Connector) -> None:
+    sock = ScriptedSocket(OK + OK + b"0\t1\ta\n", b"1\t1\t121\n0\t", b"1\tc\n")
+    channel = connect(sock)
+    calls = [(INDEX, b"\tone\n"), (OTHER, b"\ttwo\n"), (INDEX, b"\tthree\n")]
+    first, second, third = channel.call_many(calls, soon())
+    assert (first, third) == ([(b"a",)], [(b"c",)])
+    assert isinstance(second, OperationalError)
+    other = b"P\t1\tdb\tother\tPRIMARY\tk\tf\n"
+    assert sock.sent == [OPEN + other + b"0\tone\n1\ttwo\n0\tthree\n"]
+    assert not channel.closed
+
+
+def test_an_error_of_the_server_is_returned_and_the_channel_stays(connect: Connector) -> None:
+    channel, _ = opened(connect, b"2\t1\top\n", ROW)
+    refused = channel.call(INDEX, BODY, soon())
+    assert isinstance(refused, OperationalError)
+    assert refused.reason == "op"
+    assert channel.call(INDEX, BODY, soon()) == ROWS
+
+
+@pytest.mark.parametrize("cut", range(1, len(ROW)))
+def test_a_reply_in_two_parts_is_one_reply(connect: Connector, cut: int) -> None:
+    channel, _ = opened(connect, ROW[:cut], ROW[cut:], ROW)
+    assert channel.call(INDEX, BODY, soon()) == ROWS
+    assert channel.call(INDEX, BODY, soon()) == ROWS
+
+
+def test_a_reply_larger_than_any_buffer_is_one_reply(connect: Connector) -> None:
+    value = b"x" * 1_000_000
+    channel, sock = opened(connect, b"0\t1\t" + value + b"\n")
+    assert channel.call(INDEX, BODY, soon()) == [(value,)]
+    assert not sock.steps
+
+
+EXCHANGES: list[Callable[[Channel], object]] = [
+    lambda channel: channel.call(INDEX, BODY, soon()),
+    lambda channel: channel.call_many([(INDEX, BODY)], soon()),
+]
+BREAKS: list[tuple[Callable[[], bytes | BaseException], type[BaseException]]] = [
+    (lambda: b"", IndexedConnectionError),
+    (lambda: ConnectionResetError(errno.ECONNRESET, "reset"), IndexedConnectionError),
+    (lambda: BlockingIOError(errno.EAGAIN, "again"), RequestTimeoutError),
+    (lambda: TimeoutError("timed out"), RequestTimeoutError),
+    (KeyboardInterrupt, KeyboardInterrupt),
+    (MemoryError, MemoryError),
+]
+
+
+@pytest.mark.parametrize("cut", range(len(ROW)))
+@pytest.mark.parametrize(
+    ("step", "kind"), BREAKS, ids=["eof", "reset", "again", "late", "^C", "mem"]
+)
+def test_a_reply_cut_off_anywhere_closes_the_channel(
+    connect: Connector,
+    cut: int,
+    step: Callable[[], bytes | BaseException],
+    kind: type[BaseException],
+) -> None:
+    for exchange in EXCHANGES:
+        begun = [ROW[:cut]] if cut else []
+        channel, sock = opened(connect, *begun, step(), ROW)
+        with pytest.raises(kind) as caught:
+            exchange(channel)
+        assert type(caught.value) is kind
+        assert channel.closed
+        assert sock.closed
+        assert repr(channel) == "<Channel to /run/scripted, closed>"
+
+
+@pytest.mark.parametrize("accepted", range(1, len(b"0" + BODY)))
+def test_a_packet_sent_in_parts_arrives_whole(connect: Connector, accepted: int) -> None:
+    channel, sock = opened(connect, ROW)
+    sock.accepts = [accepted, 1]
+    assert channel.call(INDEX, BODY, soon()) == ROWS
+    assert b"".join(sock.sent) == b"0" + BODY
+
+
+@pytest.mark.parametrize(
+    ("accepts", "kind"),
+    [
+        ((BrokenPipeError(errno.EPIPE, "pipe"),), RecoverableConnectionError),
+        ((BlockingIOError(errno.EAGAIN, "full"),), RequestTimeoutError),
+        ((KeyboardInterrupt(),), KeyboardInterrupt),
+        ((3, BrokenPipeError(errno.EPIPE, "pipe")), IndexedConnectionError),
+        ((3, BlockingIOError(errno.EAGAIN, "full")), RequestTimeoutError),
+        ((3, KeyboardInterrupt()), KeyboardInterrupt),
+    ],
+)
+def test_a_send_that_fails_says_whether_anything_left(
+    connect: Connector, accepts: tuple[int | BaseException, ...], kind: type[BaseException]
+) -> None:
+    for exchange in EXCHANGES:
+        channel, sock = opened(connect, ROW)
+        sock.accepts = list(accepts)
+        with pytest.raises(kind) as caught:
+            exchange(channel)
+        assert type(caught.value) is kind
+        assert channel.closed
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (ROW + ROW,),
+        (ROW + b"0",),
+        (ROW[:3], ROW[3:] + ROW),
+        (ROW[:3], ROW[3:] + b"0\t"),
+        (b"\n",),
+        (b"nonsense\n",),
+        (b"J",),
+        (b"\x00\x01\x02\x03",),
+        (b"0\t2\tk\n",),
+        (b"0\t1", b"x\n"),
+    ],
+)
+def test_surplus_or_senseless_bytes_are_a_protocol_error(
+    connect: Connector, steps: tuple[bytes, ...]
+) -> None:
+    channel, _ = opened(connect, *steps)
+    with pytest.raises(ProtocolError):
+        channel.call(INDEX, BODY, soon())
+    assert channel.closed
+
+
+def test_surplus_bytes_after_many_replies_are_a_protocol_error(connect: Connector) -> None:
+    channel, _ = opened(connect, ROW * 3)
+    with pytest.raises(ProtocolError, match="more replies"):
+        channel.call_many([(INDEX, BODY)] * 2, soon())
+    assert channel.closed
+
+
+def test_the_id_of_an_index_that_failed_to_open_is_never_used_again(connect: Connector) -> None:
+    failed = b"1\t1\topen_table\n2\t1\tstmtnum\n"
+    sock = ScriptedSocket(failed, failed, OK + ROW, OK + OK)
+    channel = connect(sock)
+    for _ in range(2):
+        reply = channel.call(INDEX, BODY, soon())
+        assert isinstance(reply, TableNotFoundError)  # the reason, not stmtnum
+    assert connect.indexes == {}
+    assert channel.call(INDEX, BODY, soon()) == ROWS
+    assert connect.indexes == {INDEX: None}
+    channel.call(OTHER, BODY, soon())
+    assert [packet.split(b"\t")[1] for packet in sock.sent] == [b"0", b"1", b"2", b"3"]
+    assert [packet.splitlines()[1].split(b"\t")[0] for packet in sock.sent] == [
+        b"0",
+        b"1",
+        b"2",
+        b"3",
+    ]
+
+
+def test_one_index_that_fails_does_not_hurt_its_neighbours(connect: Connector) -> None:
+    sock = ScriptedSocket(OK + b"2\t1\tfld\n" + ROW + b"2\t1\tstmtnum\n")
+    first, second = connect(sock).call_many([(INDEX, BODY), (OTHER, BODY)], soon())
+    assert first == ROWS
+    assert isinstance(second, OperationalError)
+    assert second.reason == "fld"
+    assert connect.indexes == {INDEX: None}
+
+
+def test_a_bad_name_is_refused_before_anything_is_sent(connect: Connector) -> None:
+    sock = ScriptedSocket()
+    channel = connect(sock)
+    with pytest.raises(ValueError, match="comma"):
+        channel.call(Index("db", "a,b", "i", ("c",)), BODY, soon())
+    assert sock.sent == []
+
+
+def test_a_channel_that_opened_too_many_indexes_ends_after_use(connect: Connector) -> None:
+    sock = ScriptedSocket()
+    channel = connect(sock)
+    calls = [(Index("db", f"t{i}", "i", ("c",)), BODY) for i in range(MAX_INDEXES)]
+    sock.steps = [OK * 2 * MAX_INDEXES]
+    channel.call_many(calls, soon())
+    assert channel.expires > monotonic()
+    sock.steps = [OK * 2]
+    channel.call(INDEX, BODY, soon())
+    assert channel.expires == 0.0
+
+
+def test_a_deadline_already_past_sends_nothing(connect: Connector) -> None:
+    channel, sock = opened(connect, ROW)
+    with pytest.raises(RequestTimeoutError, match="in time"):
+        channel.call_many([(INDEX, BODY)], monotonic())
+    assert sock.sent == []
+    assert channel.closed
+
+
+def timeouts(sock: ScriptedSocket) -> list[float]:
+    values = [struct.unpack("ll", option[2]) for option in sock.options]
+    assert [option[1] for option in sock.options[:2]] == [socket.SO_RCVTIMEO, socket.SO_SNDTIMEO]
+    return [seconds + micro / 1e6 for seconds, micro in values[::2]]
+
+
+def test_a_near_deadline_is_set_on_the_socket_and_taken_back(connect: Connector) -> None:
+    channel, sock = opened(connect, ROW)
+    assert timeouts(sock) == [pytest.approx(5.0)]
+    channel.call_many([(INDEX, BODY)], monotonic() + 0.5)
+    usual, near, after = timeouts(sock)
+    assert (usual, after) == pytest.approx((5.0, 5.0))
+    assert 0 < near <= 0.5
+
+
+def test_a_cooperative_socket_gets_its_timeout_from_settimeout(connect: Connector) -> None:
+    sock = CooperativeSocket(OK + ROW)
+    channel = connect(sock)
+    assert channel.call_many([(INDEX, BODY)], monotonic() + 0.5) == [ROWS]
+    assert sock.options == []
+    assert sock.timeouts[0] == sock.timeouts[-1] == 5.0
+    assert 0 < sock.timeouts[1] <= 0.5
+
+
+def test_a_dripping_server_does_not_stretch_the_deadline(
+    connect: Connector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [monotonic()]
+
+    class Dripping(ScriptedSocket):
+        def recv(self, size: int, flags: int = 0) -> bytes:
+            now[0] += 0.01
+            return super().recv(1, flags)
+
+    sock = Dripping(OK + b"0\t1\t" + b"x" * 10_000)
+    monkeypatch.setattr(channel_module, "monotonic", lambda: now[0])
+    channel = connect(sock)
+    start = now[0]
+    with pytest.raises(RequestTimeoutError):
+        channel.call(INDEX, BODY, start + 5.0)
+    assert 5.0 <= now[0] - start < 5.1
+    assert channel.closed
+
+
+def test_close_never_raises(connect: Connector, monkeypatch: pytest.MonkeyPatch) -> None:
+    sock = ScriptedSocket()
+    channel = connect(sock)
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "io")
+
+    monkeypatch.setattr(sock, "close", fail)
+    channel.close()
+
+
+@pytest.mark.parametrize(
+    ("step", "gone"),
+    [
+        (BlockingIOError(errno.EAGAIN, "nothing"), False),
+        (InterruptedError(), False),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), True),
+        (b"", True),
+        (b"x", True),
+    ],
+)
+def test_a_peek_tells_whether_the_server_went(
+    connect: Connector, step: bytes | BaseException, gone: bool
+) -> None:
+    assert connect(ScriptedSocket(step)).gone() is gone
+
+
+def test_errors_name_the_server_and_what_to_do(connect: Connector) -> None:
+    for step, words in ((b"", "closed the connection"), (TimeoutError(), "raise timeout")):
+        channel, _ = opened(connect, step)
+        with pytest.raises(HandlerSocketError, match=words) as caught:
+            channel.call(INDEX, BODY, soon())
+        assert "/run/scripted" in str(caught.value)

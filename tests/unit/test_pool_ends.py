@@ -1,0 +1,214 @@
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from hskv.exceptions import ConnectionError as HskvConnectionError
+from hskv.transport import pool as pool_module
+from hskv.transport.pool import ChannelPool
+
+from .fake_channels import Borrower, FakeChannel, Server, consistent
+
+
+def test_a_closed_pool_closes_what_is_idle_and_later_what_is_lent(pool: ChannelPool) -> None:
+    idle, lent = pool.acquire(), pool.acquire()
+    pool.release(idle)
+    pool.close()
+    assert idle.closed
+    assert not lent.closed
+    assert repr(pool) == "<ChannelPool, closed, 0 idle, 0 waiting>"
+    pool.release(lent)
+    assert lent.closed
+    with pytest.raises(HskvConnectionError, match="closed"):
+        pool.acquire()
+    pool.close()
+    consistent(pool, 0)
+
+
+def test_close_sends_waiters_away(pool: ChannelPool) -> None:
+    lent = [pool.acquire(), pool.acquire()]
+    borrowers = [Borrower(pool) for _ in range(3)]
+    pool.close()
+    for borrower in borrowers:
+        assert isinstance(borrower.result(), HskvConnectionError)
+    consistent(pool, 2)
+    for channel in lent:
+        pool.release(channel)
+
+
+def test_a_pool_closed_while_one_connects_ends_that_channel_after_use() -> None:
+    pools: list[ChannelPool] = []
+
+    def connect() -> Any:
+        pools[0].close()
+        return FakeChannel()
+
+    pools.append(ChannelPool(connect, size=1, timeout=1))
+    channel = pools[0].acquire()
+    pools[0].release(channel)
+    assert channel.closed  # type: ignore[truthy-bool]
+    consistent(pools[0], 0)
+
+
+def test_a_pool_closed_during_a_release_keeps_no_idle_channel() -> None:
+    class Closing(FakeChannel):
+        """Closes its pool as soon as it was found not to have expired."""
+
+        closing = False
+
+        @property
+        def expires(self) -> float:
+            if self.closing:
+                self.closing = False
+                pool.close()
+            return float("inf")
+
+        @expires.setter
+        def expires(self, value: float) -> None:
+            pass
+
+    made: Any = Closing
+    pool = ChannelPool(made, size=1, timeout=1)
+    channel: Any = pool.acquire()
+    channel.closing = True
+    pool.release(channel)
+    assert channel.closed
+    consistent(pool, 0)
+
+
+@pytest.mark.parametrize("served", [False, True])
+def test_an_interrupted_waiter_leaves_no_hole(
+    pool: ChannelPool, monkeypatch: pytest.MonkeyPatch, served: bool
+) -> None:
+    lent = [pool.acquire(), pool.acquire()]
+
+    def interrupted(waiter: object, seconds: float) -> bool:
+        if served:
+            pool.release(lent[0])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool_module._Waiter, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.acquire()
+    consistent(pool, 1 if served else 2)
+    if not served:
+        pool.release(lent[0])
+    assert pool.acquire() is lent[0]
+
+
+def test_an_interrupted_waiter_gives_back_its_right_to_connect(
+    fake_server: Server, pool: ChannelPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(waiter: object, seconds: float) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool_module._Waiter, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pool.acquire()
+    consistent(pool, 0)
+    assert [pool.acquire(), pool.acquire()] == fake_server.made
+
+
+def test_who_is_served_at_the_last_moment_does_not_time_out(
+    pool: ChannelPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lent = [pool.acquire(), pool.acquire()]
+
+    def too_late(waiter: object, seconds: float) -> bool:
+        pool.release(lent[1])
+        return False
+
+    monkeypatch.setattr(pool_module._Waiter, "wait", too_late)
+    assert pool.acquire() is lent[1]
+
+
+def test_removing_a_channel_twice_counts_once(pool: ChannelPool) -> None:
+    channel = pool.acquire()
+    pool.discard(channel)
+    pool._remove(channel)
+    consistent(pool, 0)
+
+
+def test_a_forked_child_has_an_empty_pool_and_the_parent_keeps_its_own(
+    fake_server: Server, pool: ChannelPool
+) -> None:
+    idle, lent = pool.acquire(), pool.acquire()
+    pool.release(idle)
+    with pool._lock:  # as if another thread held it while this one forks
+        child = os.fork()
+        if child == 0:
+            result = 1
+            with contextlib.suppress(BaseException):
+                consistent(pool, 0)
+                assert idle.closed
+                assert lent.closed
+                assert pool.acquire() is fake_server.made[2]
+                result = 0
+            os._exit(result)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not idle.closed
+    assert not lent.closed
+    consistent(pool, 1)
+    assert pool.acquire() is idle
+    pool.release(idle)
+    pool.release(lent)
+
+
+def test_what_runs_in_a_child_empties_every_pool(
+    fake_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = [ChannelPool(fake_server.connect, size=1, timeout=1) for _ in range(2)]
+    assert set(pools) <= set(pool_module._pools)
+    for pool in pools:
+        pool.release(pool.acquire())
+    monkeypatch.setattr(pool_module, "_pools", set(pools))
+    pool_module._after_fork_in_child()
+    for pool in pools:
+        assert repr(pool) == "<ChannelPool, 0 of 1 channels, 0 idle, 0 waiting>"
+    assert all(channel.closed for channel in fake_server.made)
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("eager_threads")
+def test_sixteen_threads_leave_the_counters_consistent(fake_server: Server) -> None:
+    pool = ChannelPool(fake_server.connect, size=5, timeout=30.0)
+    in_use: set[int] = set()
+    faults: list[object] = []
+
+    def borrow(seed: int) -> None:
+        for turn in range(500):
+            channel: Any = pool.acquire()
+            if id(channel) in in_use or channel.closed:
+                faults.append(channel)
+            in_use.add(id(channel))
+            if turn % 10 == 0:
+                time.sleep(0)  # lets the others run into a pool with nothing idle
+            in_use.discard(id(channel))
+            if (turn + seed) % 50 == 0:
+                pool.discard(channel)
+            else:
+                pool.release(channel)
+
+    threads = [threading.Thread(target=borrow, args=(seed,)) for seed in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert faults == []
+    assert pool._size <= 5
+    consistent(pool, 0)
+    assert sum(not channel.closed for channel in fake_server.made) == len(pool._idle)
