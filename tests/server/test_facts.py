@@ -256,10 +256,11 @@ class TestClipping:
     def test_update_blanks_the_columns_it_has_no_value_for(self, wr: Ask) -> None:
         assert wr("1 = 1 1 1 0 U 1\n1 = 1 1") == "0 1 1\n0 3 1 0 "
 
-    def test_insert_blanks_the_columns_it_does_not_list(self, wr: Ask) -> None:
+    def test_insert_blanks_the_columns_it_does_not_list_or_fill(self, wr: Ask) -> None:
         assert wr("P 9 hskv facts_rows PRIMARY id,n\n9 + 2 6 60\n1 = 1 6") == (
             "0 1\n0 1\n0 3 6 60 "
         )
+        assert wr("1 + 2 7 70\n1 = 1 7") == "0 1\n0 3 7 70 "
 
 
 class TestLocks:
@@ -348,6 +349,7 @@ class TestServerWithoutSecret:
             run("ALTER TABLE altered ADD n INT")
         assert wire.ask("1 = 1 1") == "0 1"
         wire.sock.close()
+        run("SET lock_wait_timeout = 10")
         run("ALTER TABLE altered ADD n INT")
 
     def test_held_write_lock_is_lock_tables(

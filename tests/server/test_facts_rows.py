@@ -245,5 +245,5 @@ class TestArithmetic:
             "0 1\n0 1 0\n0 1 1\n0 1 \0"
         )
 
-    def test_missing_operand_adds_nothing(self, wr: Ask) -> None:
-        assert wr("7 = 1 1 1 0 + 1\n7 = 1 1").startswith("0 1 1\n0 3 101 2147483647 ")
+    def test_missing_operand_adds_zero_and_makes_text_a_number(self, wr: Ask) -> None:
+        assert wr("7 = 1 1 1 0 + 1\n7 = 1 1") == "0 1 1\n0 3 101 2147483647 0"

@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -63,11 +65,16 @@ def test_sql_sees_the_table(hskv_server: PrivateServer) -> None:
         assert "`k` varbinary(255) NOT NULL" in cursor.fetchone()[1]
 
 
-def test_a_data_directory_that_was_given_stays(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    for parent in list(tmp_path.parents)[:3]:
-        parent.chmod(parent.stat().st_mode | 0o011)
-    datadir = tmp_path / "data"
+@pytest.fixture
+def public_directory() -> Iterator[Path]:
+    """One that the user mysql can reach, as it cannot reach pytest's."""
+    with tempfile.TemporaryDirectory(prefix="hskv-test-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
+def test_a_data_directory_that_was_given_stays(public_directory: Path) -> None:
+    datadir = public_directory / "data"
     with PrivateServer(datadir) as server, hskv.connect(server.url) as store:
         store["kept"] = 1
         with pytest.raises(ServerStartError, match=r"log:\n(.*\n)*.*lock"):
@@ -104,13 +111,13 @@ def test_a_missing_plugin_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 def test_a_failed_start_quotes_the_log_without_secrets_and_leaves_nothing() -> None:
-    before = set(Path("/tmp").glob("hskv-*"))
     server = PrivateServer(options={"no_such_setting": 1})
+    directory = server.directory
     with pytest.raises(ServerStartError, match="unknown variable 'no_such_setting") as caught:
         server.start()
     assert server.secret not in str(caught.value)
     assert server.pid is None
-    assert set(Path("/tmp").glob("hskv-*")) == before
+    assert not directory.exists()
 
 
 def test_two_servers_do_not_meet() -> None:
