@@ -166,6 +166,14 @@ class PrivateServer:
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
 
+    @property
+    def _tmpdir(self) -> Path:
+        directory = self.directory / "tmp"
+        if not directory.exists():
+            directory.mkdir(mode=0o700)
+            _give_to_server_user(directory)
+        return directory
+
     def _secret(self, option: str) -> str:
         return str(self._options.get(option, secrets.token_hex(16)))
 
@@ -183,6 +191,8 @@ class PrivateServer:
                 "--skip-name-resolve",
                 "--skip-test-db",
                 f"--datadir={self.datadir}",
+                # Two servers that are made at once must not meet in the machine's own.
+                f"--tmpdir={self._tmpdir}",
                 "--innodb-log-file-size=8M",
                 "--innodb-flush-log-at-trx-commit=0",
             ],
@@ -221,6 +231,7 @@ class PrivateServer:
         read, write = self._ports
         return {
             "datadir": str(self.datadir),
+            "tmpdir": str(self._tmpdir),
             "socket": str(self.directory / "sql.sock"),
             "pid_file": str(self.directory / "pid"),
             "init_file": str(self.directory / "init.sql"),

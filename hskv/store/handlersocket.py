@@ -5,8 +5,7 @@ write, to the write port. Every index is opened with the same filter columns, so
 opened for some columns serves any condition.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, cast
 
@@ -40,12 +39,8 @@ _FILTERS: Final = {column: position for position, column in enumerate(_FILTER_CO
 _LIVE: Final = [(_FILTERS[column], operation) for column, operation, _ in live(0)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    index: Index
-    body: bytes
-    effect: Effect
-    outcome: Callable[[list[Row]], Outcome]
+# (index, body, effect, what the rows of its reply mean)
+_Request = tuple[Index, bytes, Effect, Callable[[list[Row]], Outcome]]
 
 
 class HandlerSocketExecutor:
@@ -75,27 +70,24 @@ class HandlerSocketExecutor:
         Raises ConnectionError, OutcomeUnknownError where a write's reply was lost, and
         TransactionAbortedError where the server undid the packet.
         """
-        requested = [self._request(verb) for verb in verbs]
+        requested = [_BUILDERS[type(verb)](self, verb) for verb in verbs]
         if len(requested) == 1:
-            (one,) = requested
+            index, body, effect, outcome = requested[0]
             try:
-                return [one.outcome(self._client.call(one.index, one.body, one.effect))]
+                return [outcome(self._client.call(index, body, effect))]
             except OutcomeUnknownError:
                 raise
             except OperationalError as error:
                 return [error]
-        reads = all(request.effect is Effect.READ for request in requested)
+        reads = all(effect is Effect.READ for _, _, effect, _ in requested)
         replies = self._client.call_many(
-            [(request.index, request.body) for request in requested],
+            [(index, body) for index, body, _, _ in requested],
             Effect.READ if reads else Effect.WRITE,
         )
         return [
-            reply if isinstance(reply, OperationalError) else request.outcome(reply)
-            for request, reply in zip(requested, replies, strict=True)
+            reply if isinstance(reply, OperationalError) else outcome(reply)
+            for (_, _, _, outcome), reply in zip(requested, replies, strict=True)
         ]
-
-    def _request(self, verb: Verb) -> _Request:
-        return _BUILDERS[type(verb)](self, verb)
 
     def _index(self, columns: tuple[Column, ...]) -> Index:
         index = self._indexes.get(columns)
@@ -113,28 +105,26 @@ class HandlerSocketExecutor:
     def _find(self, verb: Find) -> _Request:
         key, limit, in_ = _keys(verb.keys)
         body = requests.find("=", key, limit, 0, in_, _filters(verb.where))
-        return _Request(self._index(verb.columns), body, Effect.READ, _rows)
+        return (self._index(verb.columns), body, Effect.READ, _rows)
 
     def _scan(self, verb: Scan) -> _Request:
         filters = [*_end(verb.end), *_filters(verb.where)]
         body = requests.find(_from(verb.after), [verb.start], verb.limit, 0, None, filters)
-        return _Request(self._index(verb.columns), body, Effect.READ, _rows)
+        return (self._index(verb.columns), body, Effect.READ, _rows)
 
     def _insert(self, verb: Insert) -> _Request:
-        body = requests.insert([_token(cell) for cell in verb.row])
-        return _Request(self._index(COLUMNS), body, Effect.WRITE_ROW, lambda rows: True)
+        body = requests.insert(_tokens(verb.row))
+        return (self._index(COLUMNS), body, Effect.WRITE_ROW, _inserted)
 
     def _update(self, verb: Update) -> _Request:
-        columns, cells = zip(*verb.changes.items(), strict=True)
-        values = [_token(cell) for cell in cells]
+        values = _tokens(verb.changes.values())
         body = requests.find_modify("=", [verb.key], "U", values, filters=_filters(verb.where))
-        return _Request(self._index(columns), body, Effect.WRITE_ROW, _count)
+        return (self._index(tuple(verb.changes)), body, Effect.WRITE_ROW, _count)
 
     def _add(self, verb: Add) -> _Request:
-        columns, deltas = zip(*verb.deltas.items(), strict=True)
-        values = [_token(delta) for delta in deltas]
+        values = _tokens(verb.deltas.values())
         body = requests.find_modify("=", [verb.key], "+?", values, filters=_filters(verb.where))
-        return _Request(self._index(columns), body, Effect.WRITE_ROW, _rows)
+        return (self._index(tuple(verb.deltas)), body, Effect.WRITE_ROW, _rows)
 
     def _delete(self, verb: Delete) -> _Request:
         key, limit, in_ = _keys(verb.keys)
@@ -158,7 +148,7 @@ class HandlerSocketExecutor:
     ) -> _Request:
         body = request(modify_operation="D?" if verb.returning else "D", filters=filters)
         index = self._index(verb.returning or ("kind",))
-        return _Request(index, body, effect, _rows if verb.returning else _count)
+        return (index, body, effect, _rows if verb.returning else _count)
 
 
 _BUILDERS: Final[dict[type, Callable[..., _Request]]] = {
@@ -195,6 +185,14 @@ def _from(after: bool) -> str:
 
 def _token(cell: Cell) -> bytes:
     return cell if isinstance(cell, bytes) else b"%d" % cell
+
+
+def _tokens(cells: Iterable[Cell]) -> list[bytes | None]:
+    return [cell if isinstance(cell, bytes) else b"%d" % cell for cell in cells]
+
+
+def _inserted(rows: list[Row]) -> Outcome:
+    return True
 
 
 def _rows(rows: list[Row]) -> Outcome:

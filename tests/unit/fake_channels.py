@@ -88,3 +88,7 @@ class Borrower(threading.Thread):
 def age(seconds: float, *channels: Any) -> None:
     for channel in channels:
         channel.last_used -= seconds
+
+
+def two_of(pool: ChannelPool) -> list[Any]:
+    return [pool.acquire(), pool.acquire()]

@@ -1,4 +1,5 @@
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -192,7 +193,7 @@ def test_an_empty_secret_is_one_and_none_is_not() -> None:
 
 
 def test_a_callable_secret_is_asked_at_each_login() -> None:
-    answers = iter(["one", b"two"])
+    answers: Iterator[str | bytes] = iter(["one", b"two"])
     secret = Secret(lambda: next(answers))
     assert [secret.read(), secret.read()] == [b"one", b"two"]
 

@@ -9,12 +9,12 @@ from hskv.exceptions import ConnectionError as HskvConnectionError
 from hskv.exceptions import PoolTimeoutError
 from hskv.transport.pool import ChannelPool
 
-from .fake_channels import Borrower, Server, age, consistent
+from .fake_channels import Borrower, Server, age, consistent, two_of
 
 
 def test_nothing_is_connected_before_it_is_needed(fake_server: Server, pool: ChannelPool) -> None:
     assert fake_server.made == []
-    channel = pool.acquire()
+    channel: Any = pool.acquire()
     assert fake_server.made == [channel]
     assert repr(pool) == "<ChannelPool, 1 of 2 channels, 0 idle, 0 waiting>"
     pool.release(channel)
@@ -23,7 +23,7 @@ def test_nothing_is_connected_before_it_is_needed(fake_server: Server, pool: Cha
 
 
 def test_the_last_one_used_is_reused_first(fake_server: Server, pool: ChannelPool) -> None:
-    first, second = pool.acquire(), pool.acquire()
+    first, second = two_of(pool)
     pool.release(first)
     pool.release(second)
     assert pool.acquire() is second
@@ -35,7 +35,7 @@ def test_the_last_one_used_is_reused_first(fake_server: Server, pool: ChannelPoo
 
 def test_no_more_than_size_channels_and_then_a_timeout(fake_server: Server) -> None:
     pool = ChannelPool(fake_server.connect, size=2, timeout=0.05)
-    lent = [pool.acquire(), pool.acquire()]
+    lent = two_of(pool)
     start = monotonic()
     with pytest.raises(PoolTimeoutError, match=r"all 2 channels stayed in use for 0\.05 s"):
         pool.acquire()
@@ -47,7 +47,7 @@ def test_no_more_than_size_channels_and_then_a_timeout(fake_server: Server) -> N
 
 
 def test_waiters_are_served_first_come_first_served(pool: ChannelPool) -> None:
-    lent = [pool.acquire(), pool.acquire()]
+    lent = two_of(pool)
     order: list[int] = []
     done = [threading.Event() for _ in range(3)]
 
@@ -72,7 +72,7 @@ def test_waiters_are_served_first_come_first_served(pool: ChannelPool) -> None:
 
 def test_who_comes_later_does_not_overtake_a_waiter(pool: ChannelPool) -> None:
     pool.acquire()
-    channel = pool.acquire()
+    channel: Any = pool.acquire()
     first = Borrower(pool)
     second = Borrower(pool)
     pool.release(channel)
@@ -84,7 +84,7 @@ def test_who_comes_later_does_not_overtake_a_waiter(pool: ChannelPool) -> None:
 
 
 def test_acquire_stands_in_line_although_a_channel_is_idle(pool: ChannelPool) -> None:
-    one, two = pool.acquire(), pool.acquire()
+    one, two = two_of(pool)
     borrower = Borrower(pool)
     # As when a release is between its two lines: the channel is idle, nobody is served yet.
     two.holder = None
@@ -100,7 +100,7 @@ def test_acquire_stands_in_line_although_a_channel_is_idle(pool: ChannelPool) ->
 def test_a_discarded_channel_makes_place_for_a_waiter(
     fake_server: Server, pool: ChannelPool
 ) -> None:
-    lent = [pool.acquire(), pool.acquire()]
+    lent = two_of(pool)
     borrower = Borrower(pool)
     pool.discard(lent[0])
     assert lent[0].closed
@@ -121,7 +121,7 @@ def test_a_failed_connect_frees_its_place(fake_server: Server, pool: ChannelPool
 def test_a_failed_connect_passes_its_place_to_a_waiter(
     fake_server: Server, pool: ChannelPool
 ) -> None:
-    lent = [pool.acquire(), pool.acquire()]
+    lent = two_of(pool)
     borrowers = [Borrower(pool), Borrower(pool)]
     fake_server.down = True
     pool.discard(lent[0])
@@ -136,7 +136,7 @@ def test_a_double_or_wrong_return_is_a_runtime_error(
     fake_server: Server, pool: ChannelPool, give_back: str
 ) -> None:
     other = ChannelPool(fake_server.connect, size=1, timeout=1)
-    channel = pool.acquire()
+    channel: Any = pool.acquire()
     for stranger in (other, pool):
         if stranger is pool:
             pool.release(channel)
@@ -148,7 +148,7 @@ def test_a_double_or_wrong_return_is_a_runtime_error(
 
 
 def test_a_channel_past_its_lifetime_ends_when_it_comes_back(pool: ChannelPool) -> None:
-    channel = pool.acquire()
+    channel: Any = pool.acquire()
     channel.expires = 0.0
     pool.release(channel)
     assert channel.closed
@@ -158,7 +158,7 @@ def test_a_channel_past_its_lifetime_ends_when_it_comes_back(pool: ChannelPool) 
 def test_a_channel_past_its_lifetime_is_not_lent_again(
     fake_server: Server, pool: ChannelPool
 ) -> None:
-    channel = pool.acquire()
+    channel: Any = pool.acquire()
     pool.release(channel)
     channel.expires = 0.0
     age(2, channel)
@@ -170,7 +170,7 @@ def test_a_channel_past_its_lifetime_is_not_lent_again(
 def test_a_channel_idle_for_too_long_is_not_lent_again(
     fake_server: Server, pool: ChannelPool
 ) -> None:
-    first, second = pool.acquire(), pool.acquire()
+    first, second = two_of(pool)
     pool.release(first)
     pool.release(second)
     age(19, first)
@@ -180,13 +180,15 @@ def test_a_channel_idle_for_too_long_is_not_lent_again(
     consistent(pool, 1)
 
 
-def test_an_idle_channel_is_peeked_at_only_after_a_second(pool: ChannelPool) -> None:
-    channel = pool.acquire()
+def test_an_idle_channel_is_peeked_at_only_after_a_second(
+    fake_server: Server, pool: ChannelPool
+) -> None:
+    channel: Any = pool.acquire()
     channel.server_went = True
     pool.release(channel)
     age(0.5, channel)
     assert pool.acquire() is channel
-    channel.server_went = False
+    fake_server.made[0].server_went = False
     pool.release(channel)
     age(1.5, channel)
     assert pool.acquire() is channel
@@ -195,7 +197,7 @@ def test_an_idle_channel_is_peeked_at_only_after_a_second(pool: ChannelPool) -> 
 def test_when_the_server_went_all_idle_channels_are_dropped(
     fake_server: Server, pool: ChannelPool
 ) -> None:
-    first, second = pool.acquire(), pool.acquire()
+    first, second = two_of(pool)
     pool.release(first)
     pool.release(second)
     second.server_went = True
@@ -209,7 +211,7 @@ def test_when_the_server_went_all_idle_channels_are_dropped(
 def test_a_waiter_given_a_dead_channel_connects_anew(
     fake_server: Server, pool: ChannelPool
 ) -> None:
-    lent = [pool.acquire(), pool.acquire()]
+    lent = two_of(pool)
     borrower = Borrower(pool)
     lent[0].server_went = True
     lent[0].holder = None

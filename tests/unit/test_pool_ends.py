@@ -12,11 +12,11 @@ from hskv.exceptions import ConnectionError as HskvConnectionError
 from hskv.transport import pool as pool_module
 from hskv.transport.pool import ChannelPool
 
-from .fake_channels import Borrower, FakeChannel, Server, consistent
+from .fake_channels import Borrower, FakeChannel, Server, consistent, two_of
 
 
 def test_a_closed_pool_closes_what_is_idle_and_later_what_is_lent(pool: ChannelPool) -> None:
-    idle, lent = pool.acquire(), pool.acquire()
+    idle, lent = two_of(pool)
     pool.release(idle)
     pool.close()
     assert idle.closed
@@ -31,7 +31,7 @@ def test_a_closed_pool_closes_what_is_idle_and_later_what_is_lent(pool: ChannelP
 
 
 def test_close_sends_waiters_away(pool: ChannelPool) -> None:
-    lent = [pool.acquire(), pool.acquire()]
+    lent = two_of(pool)
     borrowers = [Borrower(pool) for _ in range(3)]
     pool.close()
     for borrower in borrowers:
@@ -49,9 +49,9 @@ def test_a_pool_closed_while_one_connects_ends_that_channel_after_use() -> None:
         return FakeChannel()
 
     pools.append(ChannelPool(connect, size=1, timeout=1))
-    channel = pools[0].acquire()
+    channel: Any = pools[0].acquire()
     pools[0].release(channel)
-    assert channel.closed  # type: ignore[truthy-bool]
+    assert channel.closed
     consistent(pools[0], 0)
 
 
@@ -85,7 +85,7 @@ def test_a_pool_closed_during_a_release_keeps_no_idle_channel() -> None:
 def test_an_interrupted_waiter_leaves_no_hole(
     pool: ChannelPool, monkeypatch: pytest.MonkeyPatch, served: bool
 ) -> None:
-    lent = [pool.acquire(), pool.acquire()]
+    lent = two_of(pool)
 
     def interrupted(waiter: object, seconds: float) -> bool:
         if served:
@@ -119,7 +119,7 @@ def test_an_interrupted_waiter_gives_back_its_right_to_connect(
 def test_who_is_served_at_the_last_moment_does_not_time_out(
     pool: ChannelPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lent = [pool.acquire(), pool.acquire()]
+    lent = two_of(pool)
 
     def too_late(waiter: object, seconds: float) -> bool:
         pool.release(lent[1])
@@ -130,7 +130,7 @@ def test_who_is_served_at_the_last_moment_does_not_time_out(
 
 
 def test_removing_a_channel_twice_counts_once(pool: ChannelPool) -> None:
-    channel = pool.acquire()
+    channel: Any = pool.acquire()
     pool.discard(channel)
     pool._remove(channel)
     consistent(pool, 0)
@@ -139,7 +139,7 @@ def test_removing_a_channel_twice_counts_once(pool: ChannelPool) -> None:
 def test_a_forked_child_has_an_empty_pool_and_the_parent_keeps_its_own(
     fake_server: Server, pool: ChannelPool
 ) -> None:
-    idle, lent = pool.acquire(), pool.acquire()
+    idle, lent = two_of(pool)
     pool.release(idle)
     with pool._lock:  # as if another thread held it while this one forks
         child = os.fork()
