@@ -182,31 +182,22 @@ class PrivateServer:
             return
         self.datadir.mkdir(parents=True, exist_ok=True)
         _give_to_server_user(self.datadir)
-        done = subprocess.run(
-            [
-                *self._as_server_user(),
-                self._programs.install_db,
-                "--no-defaults",
-                "--auth-root-authentication-method=normal",
-                "--skip-name-resolve",
-                "--skip-test-db",
-                f"--datadir={self.datadir}",
-                # Two servers that are made at once must not meet in the machine's own.
-                f"--tmpdir={self._tmpdir}",
-                "--innodb-log-file-size=8M",
-                "--innodb-flush-log-at-trx-commit=0",
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-            check=False,
-        )
-        if done.returncode:
-            raise ServerStartError(
-                f"mariadb-install-db failed in {self.datadir}: "
-                f"{done.stdout.decode(errors='replace')}"
-            )
+        command = [
+            *self._as_server_user(),
+            self._programs.install_db,
+            "--no-defaults",
+            "--auth-root-authentication-method=normal",
+            "--skip-name-resolve",
+            "--skip-test-db",
+            f"--datadir={self.datadir}",
+            # Two servers that are made at once must not meet in the machine's own.
+            f"--tmpdir={self._tmpdir}",
+            "--innodb-log-file-size=8M",
+            "--innodb-flush-log-at-trx-commit=0",
+        ]
+        status, output = _run(command)
+        if status:
+            raise ServerStartError(f"mariadb-install-db failed in {self.datadir}: {output}")
 
     def _start_somewhere(self) -> None:
         """Start, on other ports when another program took one of ours first."""
@@ -348,6 +339,24 @@ class PrivateServer:
 
     def _log_tail(self) -> str:
         return "\n".join(self.log.splitlines()[-_LOG_TAIL_LINES:])
+
+
+def _run(command: list[str]) -> tuple[int, str]:
+    """Run a program and the programs that it runs; an interrupt ends them all."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd="/",
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return process.returncode, output.decode(errors="replace")
 
 
 def _server_user() -> str | None:

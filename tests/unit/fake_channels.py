@@ -34,8 +34,9 @@ class Server:
     def connect(self) -> Any:
         if self.down:
             raise HskvConnectionError("refused")
-        self.made.append(FakeChannel())
-        return self.made[-1]
+        channel = FakeChannel()
+        self.made.append(channel)
+        return channel
 
 
 def consistent(pool: ChannelPool, on_loan: int) -> None:

@@ -209,6 +209,7 @@ def test_sixteen_threads_leave_the_counters_consistent(fake_server: Server) -> N
     for thread in threads:
         thread.join(30)
     assert faults == []
+    assert not any(thread.is_alive() for thread in threads)
     assert pool._size <= 5
     consistent(pool, 0)
     assert sum(not channel.closed for channel in fake_server.made) == len(pool._idle)
