@@ -307,7 +307,9 @@ class Client:
         pool = self._reader if effect is Effect.READ else self._writer
         cause, error = error, failure(error, effect)
         for pause in pauses(deadline or monotonic() + self._timeout):
-            if not (isinstance(error, HandlerSocketError) and repeatable(error, effect)):
+            if pool.closed or not (
+                isinstance(error, HandlerSocketError) and repeatable(error, effect)
+            ):
                 break
             sleep(pause)
             try:

@@ -71,7 +71,7 @@ class PrivateServer:
 
     def __repr__(self) -> str:
         state = f"pid {self.pid}" if self.pid else "stopped"
-        return f"<PrivateServer in {self.datadir if self._directory else 'no directory'}, {state}>"
+        return f"<PrivateServer in {self._directory or 'no directory'}, {state}>"
 
     def __enter__(self) -> Self:
         self.start()
@@ -87,15 +87,14 @@ class PrivateServer:
 
     @property
     def directory(self) -> Path:
-        """Where its sockets, settings and log are."""
+        """Where its sockets, settings and log are, from `start` to `close`."""
         if self._directory is None:
-            self._directory = _short_directory()
-            _give_to_server_user(self._directory)
+            raise ServerStartError("this server was never started, or is closed: start it")
         return self._directory
 
     @property
     def datadir(self) -> Path:
-        """Where its data is."""
+        """Where its data is, from `start` to `close`; for ever where it was given."""
         return self._given_datadir or self.directory / "data"
 
     @property
@@ -129,7 +128,7 @@ class PrivateServer:
         """The text of the server's log, its secrets masked."""
         try:
             text = (self.directory / "log").read_text(errors="replace")
-        except FileNotFoundError:
+        except (FileNotFoundError, ServerStartError):
             return ""
         for secret in filter(None, (self.secret, self.write_secret)):
             text = text.replace(secret, "***")
@@ -143,6 +142,9 @@ class PrivateServer:
         if self.pid is not None:
             return
         try:
+            if self._directory is None:
+                self._directory = _short_directory()
+                _give_to_server_user(self._directory)
             self._initialise()
             self._start_somewhere()
         except BaseException:

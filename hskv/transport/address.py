@@ -93,8 +93,8 @@ class Settings:
 def load_settings(source: str | None, **given: Any) -> Settings:
     """The settings of a URL, or of `HSKV_URL` when it is None; keyword arguments beat the URL.
 
-    A keyword that is None counts as not given. Raises ValueError for whatever the URL or a
-    keyword cannot mean; the message never holds a secret.
+    A keyword that is None counts as not given. Raises ValueError (TypeError for a keyword of
+    another type) for whatever cannot be meant; the message never holds a secret.
     """
     url = source if source is not None else os.environ.get("HSKV_URL")
     if not url:
@@ -121,9 +121,13 @@ def parse_url(url: str) -> Settings:
         raise ValueError(f"a URL begins with {' or '.join(s + '://' for s in _SCHEMES)}")
     rest, _, query = rest.partition("?")
     netloc, _, path = rest.partition("/")
-    options = _options(query)
+    # The server first: where an unescaped secret broke the URL, no message quotes a part of it.
     secret, host = _userinfo(netloc)
-    read, write = _ports(host) if scheme == "hskv" else _paths(host, options)
+    ports = _ports(host) if scheme == "hskv" else None
+    if ports is None and host:
+        raise ValueError("hskv+unix:// has no host: write hskv+unix://:SECRET@/DATABASE?read=...")
+    options = _options(query)
+    read, write = ports or _paths(options)
     login = Secret(secret, options.pop("secret_file", None))
     settings = _with_names(Settings(read, write, login), path)
     if "write_secret" in options:
@@ -145,7 +149,11 @@ def _options(query: str) -> dict[str, str]:
 
 
 def _decoded(text: str) -> str:
-    return unquote_to_bytes(text).decode()
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        # Without its cause, which would quote the text: it may be a secret.
+        raise ValueError("a part of the URL is not UTF-8 once it is percent-decoded") from None
 
 
 def _userinfo(netloc: str) -> tuple[bytes | None, str]:
@@ -181,9 +189,7 @@ def _port(text: str | int) -> int:
     return port
 
 
-def _paths(netloc: str, options: dict[str, str]) -> tuple[Address, Address]:
-    if netloc:
-        raise ValueError("hskv+unix:// has no host: write hskv+unix://:SECRET@/DATABASE?read=...")
+def _paths(options: dict[str, str]) -> tuple[Address, Address]:
     try:
         read, write = options.pop("read"), options.pop("write")
     except KeyError as missing:
@@ -211,10 +217,11 @@ _STORE_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {"prefix": str, "def
 
 def _with_options(settings: Settings, options: dict[str, str]) -> Settings:
     known = {**_NUMBERS, **_STORE_OPTIONS}
+    names = sorted([*known, "secret_file", "write_secret", "read", "write"])
     values: dict[str, Any] = {}
     for name, text in options.items():
         if name not in known:
-            raise ValueError(f"{name!r} is no option of a URL; known: {', '.join(sorted(known))}")
+            raise ValueError(f"{name!r} is no option of a URL; known: {', '.join(names)}")
         try:
             values[name] = known[name](text)
         except ValueError:

@@ -235,13 +235,12 @@ class Channel:
         return self._receive(count, deadline, self._sock.recv(_RECV_BYTES))
 
     def _receive(self, count: int, deadline: float, data: bytes) -> list[Reply]:
-        reader, replies = self._reader, []
+        reader = self._reader
+        replies: list[Reply] = []
         while True:
             if not data:
                 raise IndexedConnectionError(f"{self.address} closed the connection")
-            reader.feed(data)
-            while (reply := reader.next()) is not None:
-                replies.append(reply)
+            replies += reader.feed(data)
             if len(replies) >= count:
                 break
             self._wait_until(deadline)

@@ -26,7 +26,6 @@ Reply = list[Row] | OperationalError
 MAX_REPLY_BYTES: Final = 1 << 30
 """A reply line longer than this (1 GiB) is taken for nonsense."""
 
-_LF: Final = 10
 _DIGITS: Final = b"0123456789"
 
 # InnoDB has at most 1,017 columns; a list that repeats them may be longer.
@@ -125,54 +124,46 @@ def operational_error(code: int, reason: str) -> OperationalError:
 
 
 class ReplyReader:
-    """Cuts the bytes of a channel into replies; scans no byte twice.
-
-    `feed` bytes as they come, then take replies with `next` until it gives None: need more.
-    """
+    """Cuts the bytes of a channel into replies; scans no byte twice, joins a long one once."""
 
     def __init__(self, max_bytes: int = MAX_REPLY_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._buffer = bytearray()
-        self._start = 0
-        self._scanned = 0
+        self._parts: list[bytes] = []
+        self._size = 0
 
     @property
     def empty(self) -> bool:
-        """True when every byte that was fed has been handed out."""
-        return not self._buffer
+        """True when every byte that was fed has become part of a reply."""
+        return not self._parts
 
-    def feed(self, data: bytes) -> None:
-        """Take over bytes. Raises ProtocolError as soon as they cannot become a reply."""
-        self._buffer += data
-        if len(self._buffer) - self._start > self._max_bytes and self._no_line():
+    def feed(self, data: bytes) -> list[Reply]:
+        """Take over bytes, and give the replies that they complete.
+
+        Raises ProtocolError as soon as the bytes cannot become a reply.
+        """
+        lines = data.split(b"\n")
+        lines[0] = self._joined(lines[0]) if len(lines) > 1 else lines[0]
+        rest = lines.pop()
+        if rest:
+            self._keep(rest)
+        return [decode_reply(line) for line in lines]
+
+    def _joined(self, end: bytes) -> bytes:
+        if not self._parts:
+            return end
+        line = b"".join([*self._parts, end])
+        self._parts, self._size = [], 0
+        return line
+
+    def _keep(self, rest: bytes) -> None:
+        if not self._parts and rest[0] not in _DIGITS:
+            raise _nonsense(rest)
+        self._parts.append(rest)
+        self._size += len(rest)
+        if self._size > self._max_bytes:
             raise ProtocolError(
                 f"a reply did not end within {self._max_bytes} bytes; the connection was closed"
             )
-
-    def next(self) -> Reply | None:
-        """The next whole reply, or None when more bytes are needed (no reply is None)."""
-        buffer, start = self._buffer, self._start
-        if start < len(buffer) and buffer[start] not in _DIGITS:
-            raise _nonsense(bytes(buffer[start : start + 80]))
-        end = buffer.find(_LF, self._scanned)
-        if end < 0:
-            self._drop(start)
-            return None
-        with memoryview(buffer) as view:
-            line = bytes(view[start:end])
-        self._start = self._scanned = end + 1
-        if self._start == len(buffer):
-            self._drop(self._start)
-        return decode_reply(line)
-
-    def _no_line(self) -> bool:
-        return self._buffer.find(_LF, self._scanned) < 0
-
-    def _drop(self, count: int) -> None:
-        if count:
-            del self._buffer[:count]
-        self._start = 0
-        self._scanned = len(self._buffer)
 
 
 def _error(tokens: list[bytes | None], line: bytes) -> OperationalError:

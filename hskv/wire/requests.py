@@ -73,6 +73,9 @@ def open_index(
     if not columns:
         raise ValueError("an index is opened with at least one column; name the columns to read")
     tokens = [b"P", b"%d" % index_id]
+    # The server takes a name that begins with a digit for the number of an index.
+    if index_name[:1].isdigit():
+        raise ValueError(f"the index name {index_name!r} begins with a digit; rename the index")
     tokens += [_name(name) for name in (database, table, index_name)]
     tokens.append(b",".join([_name(column) for column in columns]))
     if filter_columns:
@@ -203,7 +206,9 @@ def _count(values: Sequence[Token], what: str) -> bytes:
 
 def _name(name: str) -> bytes:
     encoded = name.encode()
-    if b"," in encoded or (encoded and min(encoded) < 0x10):
+    if not encoded:
+        raise ValueError("a database, table, index or column has an empty name")
+    if b"," in encoded or min(encoded) < 0x10:
         raise ValueError(f"the name {name!r} holds a comma or a control character")
     return encoded
 

@@ -241,9 +241,8 @@ class TestArithmetic:
         assert wr(f"{bounded}\n{bounded}") == "0 2 10 a\n0 2"
 
     def test_null_is_counted_and_stays_null(self, wr: Ask) -> None:
-        assert wr("P 9 hskv facts_auto PRIMARY v\n5 + 2 1 \0\n9 = 1 1 1 0 + 5\n9 = 1 1") == (
-            "0 1\n0 1 0\n0 1 1\n0 1 \0"
-        )
+        assert wr("P 8 hskv facts_wide PRIMARY id,c1\nP 9 hskv facts_wide PRIMARY c1") == "0 1\n0 1"
+        assert wr("8 + 2 1 \0\n9 = 1 1 1 0 + 5\n9 = 1 1") == "0 1\n0 1 1\n0 1 \0"
 
     def test_missing_operand_adds_zero_and_makes_text_a_number(self, wr: Ask) -> None:
         assert wr("7 = 1 1 1 0 + 1\n7 = 1 1") == "0 1 1\n0 3 101 2147483647 0"

@@ -110,14 +110,16 @@ def test_a_missing_plugin_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         PrivateServer()
 
 
-def test_a_failed_start_quotes_the_log_without_secrets_and_leaves_nothing() -> None:
+def test_a_failed_start_quotes_the_log_without_secrets_and_leaves_nothing(
+    public_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(public_directory))
     server = PrivateServer(options={"no_such_setting": 1})
-    directory = server.directory
     with pytest.raises(ServerStartError, match="unknown variable 'no_such_setting") as caught:
         server.start()
     assert server.secret not in str(caught.value)
     assert server.pid is None
-    assert not directory.exists()
+    assert list(public_directory.iterdir()) == []
 
 
 def test_two_servers_do_not_meet() -> None:

@@ -1,3 +1,5 @@
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,75 +125,61 @@ def meaning(reply: Reply) -> str:
     return str(reply.reason) if isinstance(reply, OperationalError) else repr(reply)
 
 
-def drain(reader: ReplyReader) -> list[str]:
-    taken = []
-    while (reply := reader.next()) is not None:
-        taken.append(meaning(reply))
-    return taken
+def fed(reader: ReplyReader, data: bytes) -> list[str]:
+    return [meaning(reply) for reply in reader.feed(data)]
 
 
-def test_a_reader_takes_several_replies_at_once() -> None:
+def test_a_reader_fed_whole_gives_every_reply() -> None:
     reader = ReplyReader()
     assert reader.empty
-    assert reader.next() is None
-    reader.feed(STREAM)
-    assert not reader.empty
-    assert drain(reader) == MEANINGS
+    assert fed(reader, STREAM) == MEANINGS
     assert reader.empty
 
 
-def test_a_reader_fed_byte_by_byte_gives_the_same() -> None:
+def test_a_reader_fed_byte_by_byte_gives_each_reply_with_its_last_byte() -> None:
     reader, taken = ReplyReader(), []
-    for byte in STREAM:
-        reader.feed(bytes([byte]))
-        taken += drain(reader)
-        assert reader.empty == (byte == ord("\n"))
+    for number in range(len(STREAM)):
+        replies_now = fed(reader, STREAM[number : number + 1])
+        assert bool(replies_now) == (STREAM[number] == 0x0A)
+        assert reader.empty == bool(replies_now)
+        taken += replies_now
     assert taken == MEANINGS
 
 
 @pytest.mark.parametrize("cut", range(len(STREAM) + 1))
 def test_a_reader_fed_in_two_parts_gives_the_same(cut: int) -> None:
     reader = ReplyReader()
-    reader.feed(STREAM[:cut])
-    taken = drain(reader)
+    taken = fed(reader, STREAM[:cut])
     assert len(taken) == STREAM[:cut].count(b"\n")
-    reader.feed(STREAM[cut:])
-    assert taken + drain(reader) == MEANINGS
+    assert taken + fed(reader, STREAM[cut:]) == MEANINGS
     assert reader.empty
 
 
-@pytest.mark.parametrize("cut", range(len(STREAM) + 1))
-def test_replies_need_not_be_taken_before_more_is_fed(cut: int) -> None:
+def test_nothing_fed_gives_nothing() -> None:
     reader = ReplyReader()
-    reader.feed(STREAM[:cut])
-    first = reader.next()
-    reader.feed(STREAM[cut:])
-    assert ([] if first is None else [meaning(first)]) + drain(reader) == MEANINGS
+    assert reader.feed(b"") == []
+    assert reader.empty
 
 
 def test_trailing_bytes_stay_for_the_next_reply() -> None:
     reader = ReplyReader()
-    reader.feed(b"0\t1\t1\n0\t1")
-    assert drain(reader) == ["[(b'1',)]"]
+    assert fed(reader, b"0\t1\t1\n0\t1") == ["[(b'1',)]"]
     assert not reader.empty
-    reader.feed(b"\t2\n")
-    assert drain(reader) == ["[(b'2',)]"]
+    assert fed(reader, b"\t2\n") == ["[(b'2',)]"]
     assert reader.empty
 
 
 def test_a_first_byte_that_is_no_digit_is_found_at_once() -> None:
-    for byte in set(range(256)) - set(b"0123456789"):
+    for byte in set(range(256)) - set(b"0123456789\n"):
         reader = ReplyReader()
-        reader.feed(b"0\t1\n" + bytes([byte]))
-        assert reader.next() == []
+        assert reader.feed(b"0\t1\n") == [[]]
         with pytest.raises(ProtocolError):
-            reader.next()
+            reader.feed(bytes([byte]))
 
 
 def test_a_reply_without_an_end_is_bounded() -> None:
     reader = ReplyReader(max_bytes=8)
-    reader.feed(b"0\t1\tabcd")
-    assert reader.next() is None
+    assert reader.feed(b"0\t1\tabcd") == []
     with pytest.raises(ProtocolError, match="within 8 bytes"):
         reader.feed(b"e")
 
@@ -199,17 +187,13 @@ def test_a_reply_without_an_end_is_bounded() -> None:
 def test_the_bound_is_for_the_unfinished_reply_alone() -> None:
     reader = ReplyReader(max_bytes=8)
     for _ in range(3):
-        reader.feed(b"0\t1\n0\t1\n0\t1\n0\t")
-        assert drain(reader) == ["[]"] * 3
-        reader.feed(b"1\t\n")
-        assert drain(reader) == ["[(b'',)]"]
+        assert fed(reader, b"0\t1\n0\t1\n0\t1\n0\t") == ["[]"] * 3
+        assert fed(reader, b"1\t\n") == ["[(b'',)]"]
     assert reader.empty
 
 
 def test_a_whole_line_past_the_bound_is_let_through() -> None:
-    reader = ReplyReader(max_bytes=8)
-    reader.feed(b"0\t1\tabcdefgh\n")
-    assert drain(reader) == ["[(b'abcdefgh',)]"]
+    assert fed(ReplyReader(max_bytes=8), b"0\t1\tabcdefgh\n") == ["[(b'abcdefgh',)]"]
 
 
 @given(
@@ -222,13 +206,9 @@ def test_a_whole_line_past_the_bound_is_let_through() -> None:
 )
 def test_any_bytes_give_replies_or_a_protocol_error(parts: list[bytes], bound: int) -> None:
     reader = ReplyReader(max_bytes=bound)
-    try:
+    with contextlib.suppress(ProtocolError):
         for part in parts:
-            reader.feed(part)
-            while (reply := reader.next()) is not None:
-                assert isinstance(reply, (list, OperationalError))
-    except ProtocolError:
-        pass
+            assert all(isinstance(reply, (list, OperationalError)) for reply in reader.feed(part))
 
 
 @given(
@@ -240,11 +220,10 @@ def test_rows_survive_any_cutting(width: int, cells: list[bytes | None], sizes: 
     cells = cells[: len(cells) // width * width]
     rows = [tuple(cells[i : i + width]) for i in range(0, len(cells), width)]
     stream = encode_tokens([b"0", b"%d" % width, *cells]) + b"\n"
-    reader, taken = ReplyReader(), []
+    reader = ReplyReader()
+    taken: list[Reply] = []
     while stream:
         size = sizes[len(stream) % len(sizes)]
-        reader.feed(stream[:size])
+        taken += reader.feed(stream[:size])
         stream = stream[size:]
-        while (reply := reader.next()) is not None:
-            taken.append(reply)
     assert taken == [rows]

@@ -44,8 +44,8 @@ LINES: list[tuple[Build, bytes]] = [
     (lambda: auth(b"a\tb"), b"A\t1\ta\x01Ib\n"),
     (lambda: open_index(0, "db", "t", "PRIMARY", ["k"]), b"P\t0\tdb\tt\tPRIMARY\tk\n"),
     (
-        lambda: open_index(17, "d b", "t.x", "", ("k", "v"), ("e", "n")),
-        b"P\t17\td b\tt.x\t\tk,v\te,n\n",
+        lambda: open_index(17, "d b", "t.x", "b", ("k", "v"), ("e", "n")),
+        b"P\t17\td b\tt.x\tb\tk,v\te,n\n",
     ),
     (
         lambda: open_index(1, "dü", "t", "i", ["`c"], []),
@@ -193,6 +193,14 @@ def test_names_the_protocol_cannot_carry_are_refused(bad: str) -> None:
         database, table, index, column, filter_column = names
         with pytest.raises(ValueError):  # noqa: PT011 the encoder's own words for a surrogate
             open_index(1, database, table, index, ["x", column], ["y", filter_column])
+
+
+@pytest.mark.parametrize("names", [("", "t", "b"), ("d", "", "b"), ("d", "t", ""), ("d", "t", "2nd")])
+def test_names_the_server_would_misread_are_refused(names: tuple[str, str, str]) -> None:
+    with pytest.raises(ValueError, match=r"empty name|begins with a digit"):
+        open_index(0, *names, ["k"])
+    with pytest.raises(ValueError, match="empty name"):
+        open_index(0, "d", "t", "b", [""])
 
 
 def test_a_byte_from_0x10_may_stand_in_a_name() -> None:
