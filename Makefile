@@ -37,7 +37,7 @@ lint: setup ## Check style and format
 
 types: setup ## Check types
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy --no-strict-optional --check-untyped-defs --allow-untyped-defs --follow-imports=silent tests examples benchmarks
+	$(VENV)/bin/mypy --explicit-package-bases tests examples benchmarks tools
 
 format: setup ## Rewrite the code in the project's format
 	$(VENV)/bin/ruff check --fix .

@@ -66,7 +66,13 @@ _ERRORS: dict[tuple[int, str], tuple[type[OperationalError], str]] = {
     (1, "139"): (OperationalError, "the row is too large for the table"),
     (1, "160"): (OperationalError, "no partition takes this row"),
     (1, "165"): (OperationalError, "the table is read-only"),
-    (1, "167"): (OperationalError, "AUTO_INCREMENT has no numbers left"),
+    (1, "167"): (
+        OperationalError,
+        (
+            "AUTO_INCREMENT has no numbers left; or a table could not be opened on the write port "
+            "before, which makes this server refuse explicit ids until it is restarted"
+        ),
+    ),
     (1, "189"): (OperationalError, "the server's disk is full"),
     (2, "readonly"): (
         ReadOnlyError,

@@ -131,9 +131,9 @@ class TestModify:
 
     def test_a_filter_makes_an_update_conditional(self, garage: Client) -> None:
         index = garage.open("cars", ["price"], **BY_BRAND)  # type: ignore[arg-type]
-        change = ("=", ["a", 2001], "U", [99])
-        assert garage.modify(index, *change, filters=[("price", "=", 11)]) == 0
-        assert garage.modify(index, *change, filters=[("price", "=", 10)]) == 1
+        for seen, changed in ((11, 0), (10, 1)):
+            filters = [("price", "=", seen)]
+            assert garage.modify(index, "=", ["a", 2001], "U", [99], filters=filters) == changed
 
 
 class TestPipeline:

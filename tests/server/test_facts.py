@@ -312,7 +312,7 @@ class TestLocks:
 @pytest.fixture(scope="module")
 def open_server() -> Iterator[PrivateServer]:
     """A server that asks for no secret and gives up on locks soon."""
-    options = {
+    options: dict[str, str | int | None] = {
         "handlersocket_plain_secret": "",
         "handlersocket_plain_secret_wr": "",
         "handlersocket_threads": 1,

@@ -392,8 +392,16 @@ class TestOpening:
     def test_columns_may_have_other_names(
         self, hskv_server: PrivateServer, run_sql: Callable[..., Any]
     ) -> None:
-        names = {"key": "id", "value": "data", "number": "num", "kind": "type"}
-        table = Table("other", version="rev", expires="until", key_bytes=20, **names)
+        table = Table(
+            "other",
+            key="id",
+            value="data",
+            number="num",
+            kind="type",
+            version="rev",
+            expires="until",
+            key_bytes=20,
+        )
         run_sql("DROP TABLE IF EXISTS other")
         run_sql(table.create_sql())
         with KeyValueStore(hskv_server.url, table) as store:
@@ -431,7 +439,7 @@ class TestOpening:
 
     def test_a_wrong_key_type_is_refused(self) -> None:
         with pytest.raises(TypeError, match="key_type"):
-            KeyValueStore("hskv://h/d", key_type=int)  # type: ignore[call-overload]
+            KeyValueStore("hskv://h/d", key_type=int)  # type: ignore[arg-type]
 
 
 def test_get_reaches_the_socket_in_six_frames(hskv_store: Store) -> None:
@@ -441,7 +449,8 @@ def test_get_reaches_the_socket_in_six_frames(hskv_store: Store) -> None:
 
     def profile(frame: FrameType, event: str, argument: Any) -> None:
         if event == "c_call" and argument.__name__ == "send":
-            depth, caller = 0, frame
+            depth = 0
+            caller: FrameType | None = frame
             while caller is not None and caller.f_code.co_name != test_frames.__name__:
                 depth, caller = depth + 1, caller.f_back
             depths.append(depth)

@@ -70,12 +70,12 @@ class TestSet:
             drive(plans.set_row(ROW), [0], [FULL])
 
     def test_it_gives_up_when_others_always_come_first(self) -> None:
-        rounds = [[0], [DUPLICATE]] * plans.ROUNDS
+        rounds: list[list[Any]] = [[0], [DUPLICATE]] * plans.ROUNDS
         with pytest.raises(ContentionError):
             drive(plans.set_row(ROW), *rounds, [[(b"0",)]])
 
     def test_a_duplicate_of_another_unique_index_is_raised_as_such(self) -> None:
-        rounds = [[0], [DUPLICATE]] * plans.ROUNDS
+        rounds: list[list[Any]] = [[0], [DUPLICATE]] * plans.ROUNDS
         with pytest.raises(DuplicateKeyError):
             drive(plans.set_row(ROW), *rounds, [[]])
 
@@ -204,7 +204,7 @@ class TestIncrement:
             drive(plans.increment(counter(5), 5, Bounds(), now), [LOCKED])
 
     def test_it_gives_up_when_others_always_come_first(self) -> None:
-        rounds = [[[]], [DUPLICATE, 0, []]] * plans.ROUNDS
+        rounds: list[list[Any]] = [[[]], [DUPLICATE, 0, []]] * plans.ROUNDS
         with pytest.raises(ContentionError):
             drive(plans.increment(counter(5), 5, Bounds(), now), *rounds)
 

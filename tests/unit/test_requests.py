@@ -195,7 +195,9 @@ def test_names_the_protocol_cannot_carry_are_refused(bad: str) -> None:
             open_index(1, database, table, index, ["x", column], ["y", filter_column])
 
 
-@pytest.mark.parametrize("names", [("", "t", "b"), ("d", "", "b"), ("d", "t", ""), ("d", "t", "2nd")])
+@pytest.mark.parametrize(
+    "names", [("", "t", "b"), ("d", "", "b"), ("d", "t", ""), ("d", "t", "2nd")]
+)
 def test_names_the_server_would_misread_are_refused(names: tuple[str, str, str]) -> None:
     with pytest.raises(ValueError, match=r"empty name|begins with a digit"):
         open_index(0, *names, ["k"])
