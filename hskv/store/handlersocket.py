@@ -5,7 +5,7 @@ write, to the write port. Every index is opened with the same filter columns, so
 opened for some columns serves any condition.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, cast
 
@@ -13,7 +13,7 @@ from ..client import Client, Index, Row
 from ..exceptions import OperationalError, OutcomeUnknownError
 from ..transport.retry import Effect
 from ..wire import requests
-from ..wire.codec import encode_token
+from ..wire.codec import encode_token, encode_tokens
 from ..wire.requests import Filter, In
 from .table import Table
 from .verbs import (
@@ -30,6 +30,7 @@ from .verbs import (
     Scan,
     Update,
     Verb,
+    Where,
     live,
 )
 
@@ -50,6 +51,8 @@ class HandlerSocketExecutor:
         self._client = client
         self._table = table
         self._indexes: dict[tuple[Column, ...], Index] = {}
+        # By operation and the columns and comparisons of its conditions: there are few.
+        self._templates: dict[tuple[object, ...], bytes] = {}
         self._value_index = self._index(("value", "number", "kind"))
         self._kind_index = self._index(("kind",))
         self._live_find = requests.find_template(_LIVE)
@@ -117,14 +120,21 @@ class HandlerSocketExecutor:
         return (self._index(COLUMNS), body, Effect.WRITE_ROW, _inserted)
 
     def _update(self, verb: Update) -> _Request:
-        values = _tokens(verb.changes.values())
-        body = requests.find_modify("=", [verb.key], "U", values, filters=_filters(verb.where))
-        return (self._index(tuple(verb.changes)), body, Effect.WRITE_ROW, _count)
+        body = self._changed("U", verb.key, verb.where, verb.cells)
+        return (self._index(verb.columns), body, Effect.WRITE_ROW, _count)
 
     def _add(self, verb: Add) -> _Request:
-        values = _tokens(verb.deltas.values())
-        body = requests.find_modify("=", [verb.key], "+?", values, filters=_filters(verb.where))
-        return (self._index(tuple(verb.deltas)), body, Effect.WRITE_ROW, _rows)
+        body = self._changed("+?", verb.key, verb.where, verb.deltas)
+        return (self._index(verb.columns), body, Effect.WRITE_ROW, _rows)
+
+    def _changed(self, operation: str, key: bytes, where: Where, cells: Sequence[Cell]) -> bytes:
+        shape = (operation, *[(column, comparison) for column, comparison, _ in where])
+        template = self._templates.get(shape)
+        if template is None:
+            filters = [(_FILTERS[column], comparison) for column, comparison, _ in where]
+            template = self._templates[shape] = requests.find_modify_template(operation, filters)
+        values = encode_tokens(_tokens(cells))
+        return template % (encode_token(key), *[value for _, _, value in where], values)
 
     def _delete(self, verb: Delete) -> _Request:
         key, limit, in_ = _keys(verb.keys)
@@ -187,7 +197,7 @@ def _token(cell: Cell) -> bytes:
     return cell if isinstance(cell, bytes) else b"%d" % cell
 
 
-def _tokens(cells: Iterable[Cell]) -> list[bytes | None]:
+def _tokens(cells: Sequence[Cell]) -> list[bytes | None]:
     return [cell if isinstance(cell, bytes) else b"%d" % cell for cell in cells]
 
 

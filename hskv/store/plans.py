@@ -47,7 +47,7 @@ def set_row(row: Row) -> Plan[None]:
     """
     duplicate: OperationalError | None = None
     for _ in range(ROUNDS):
-        (updated,) = yield [Update(row.key, (), row.changes())]
+        (updated,) = yield [Update(row.key, (), *row.changes())]
         if _good(updated):
             return
         (inserted,) = yield [Insert(row)]
@@ -118,7 +118,7 @@ def increment(row: Row, amount: int, bounds: Bounds, now: Clock) -> Plan[int | N
         at = now()
         if condition:
             where = (Condition("kind", "=", Kind.INTEGER), *live(at), condition)
-            (added,) = yield [Add(row.key, where, {"number": amount, "version": 1})]
+            (added,) = yield [Add(row.key, where, ("number", "version"), (amount, 1))]
             if rows := _found(added):
                 return int(rows[0][0]) + amount
         if bounds.admit(row.number, amount):
@@ -208,7 +208,7 @@ def _stored(
     chosen = [rows[position] for position in positions]
     progress.sent = set(positions)
     outcomes = yield [
-        Insert(row) if insert else Update(row.key, (), row.changes()) for row in chosen
+        Insert(row) if insert else Update(row.key, (), *row.changes()) for row in chosen
     ]
     missed, error = [], None
     progress.sent = set()
@@ -241,7 +241,7 @@ def _packets(rows: Sequence[Row]) -> Iterator[list[int]]:
 def _take_over(row: Row, at: int, columns: tuple[Column, ...]) -> list[Verb]:
     return [
         Insert(row),
-        Update(row.key, dead(at), row.changes()),
+        Update(row.key, dead(at), *row.changes()),
         Find((row.key,), columns, live(at)),
     ]
 

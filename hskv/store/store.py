@@ -157,7 +157,7 @@ class KeyValueStore(TableMapping[K, V]):
         """Store a value where the key exists; was it stored? Atomic, one round trip."""
         row = self._row(key, value, ttl)
         try:
-            return self._do(Update(row.key, live(self._now()), row.changes())) == 1
+            return self._do(Update(row.key, live(self._now()), *row.changes())) == 1
         except OutcomeUnknownError as error:
             error.version = row.version
             raise
@@ -177,8 +177,8 @@ class KeyValueStore(TableMapping[K, V]):
 
     def touch(self, key: K, ttl: TtlOrDefault = DEFAULT) -> bool:
         """Set when a key expires, leaving its value; was it there? Atomic, one round trip."""
-        changes: dict[Column, int | bytes] = {"expires": self._expires(ttl)}
-        return self._do(Update(self._row_key(key), live(self._now()), changes)) == 1
+        row_key, where = self._row_key(key), live(self._now())
+        return self._do(Update(row_key, where, ("expires",), (self._expires(ttl),))) == 1
 
     def ttl(self, key: K) -> float | None:
         """Seconds that a key has left, None for ever. KeyError; one round trip."""

@@ -4,13 +4,14 @@ Columns go by what they mean (key, value, number, kind, version, expires), whate
 calls them. The outcome of a verb is a value; an error of the server is an outcome too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from ..exceptions import OperationalError
 
 Column = Literal["key", "value", "number", "kind", "version", "expires"]
 COLUMNS: tuple[Column, ...] = ("key", "value", "number", "kind", "version", "expires")
+_CHANGED = COLUMNS[1:]
 
 Cell = bytes | int
 Found = Sequence[tuple[bytes, ...]]
@@ -37,9 +38,9 @@ class Row(NamedTuple):
     version: int
     expires: int
 
-    def changes(self) -> dict[Column, Cell]:
-        """Every column but the key."""
-        return dict(zip(COLUMNS[1:], self[1:], strict=True))
+    def changes(self) -> tuple[tuple[Column, ...], tuple[Cell, ...]]:
+        """Every column but the key, and what is in it."""
+        return _CHANGED, self[1:]
 
 
 class Find(NamedTuple):
@@ -71,11 +72,12 @@ class Insert(NamedTuple):
 
 
 class Update(NamedTuple):
-    """Set columns of one row. Outcome: how many rows (0 or 1)."""
+    """Set columns of one row to `cells`. Outcome: how many rows (0 or 1)."""
 
     key: bytes
     where: Where
-    changes: Mapping[Column, Cell]
+    columns: tuple[Column, ...]
+    cells: tuple[Cell, ...]
 
 
 class Add(NamedTuple):
@@ -83,7 +85,8 @@ class Add(NamedTuple):
 
     key: bytes
     where: Where
-    deltas: Mapping[Column, int]
+    columns: tuple[Column, ...]
+    deltas: tuple[int, ...]
 
 
 class Delete(NamedTuple):

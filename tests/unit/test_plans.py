@@ -51,7 +51,7 @@ def drive(plan: Plan[Any], *script: Sequence[Any]) -> tuple[Any, list[list[Verb]
 class TestSet:
     def test_a_row_that_exists_takes_one_update(self) -> None:
         _, asked = drive(plans.set_row(ROW), [1])
-        assert asked == [[Update(b"k", (), ROW.changes())]]
+        assert asked == [[Update(b"k", (), *ROW.changes())]]
 
     def test_a_new_row_is_inserted_after_the_update_found_nothing(self) -> None:
         _, asked = drive(plans.set_row(ROW), [0], [True])
@@ -86,7 +86,7 @@ class TestAdd:
         assert stored is True
         assert asked[0] == [
             Insert(ROW),
-            Update(b"k", dead(NOW), ROW.changes()),
+            Update(b"k", dead(NOW), *ROW.changes()),
             Find((b"k",), ("kind",), live(NOW)),
         ]
 
@@ -137,7 +137,7 @@ class TestIncrement:
         integer = Condition("kind", "=", Kind.INTEGER)
         room = Condition("number", "<=", INT64_MAX - 5)
         assert asked == [
-            [Add(b"k", (integer, *live(NOW), room), {"number": 5, "version": 1})],
+            [Add(b"k", (integer, *live(NOW), room), ("number", "version"), (5, 1))],
         ]
 
     def test_a_negative_amount_takes_the_other_bound(self) -> None:
