@@ -85,7 +85,10 @@ class RawLoop:
         self.sock.send(packet)
         data = self.sock.recv(1 << 16)
         while data.count(b"\n") < replies:
-            data += self.sock.recv(1 << 16)
+            more = self.sock.recv(1 << 16)
+            if not more:
+                raise SystemExit("the server hung up on the raw loop")
+            data += more
         return data
 
     def action(self, *packets: bytes, replies: int = 1) -> Action:
@@ -100,8 +103,10 @@ class RawLoop:
 
         def exchange() -> None:
             send(following())
-            while not recv(1 << 16).endswith(b"\n"):
-                pass
+            while data := recv(1 << 16):
+                if data.endswith(b"\n"):
+                    return
+            raise SystemExit("the server hung up on the raw loop")
 
         return exchange
 

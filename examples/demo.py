@@ -294,7 +294,7 @@ def show_all(console: Console, server: PrivateServer, names: list[str], processe
     with KeyValueStore(server.url) as store:
         show_expiry(console, store)
     with KeyValueStore(server.url, prefix="tokens:") as store:
-        counters = dict(store)
+        counters = dict(store.items())
     largest = show_sql(console, server, first.kinds)
     console.print("\n[bold]6. What came of it.[/]\n")
     for table in (counters_table(first.kinds, counters), passes_table(first, second), largest):

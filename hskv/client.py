@@ -14,8 +14,9 @@ from .exceptions import (
     AuthenticationError,
     ConnectionError,
     HandlerSocketError,
+    IndexedConnectionError,
+    LockTimeoutError,
     OperationalError,
-    OutcomeUnknownError,
     ProtocolError,
     TableNotFoundError,
     TransactionAbortedError,
@@ -25,7 +26,7 @@ from .transport.channel import Channel, Index
 from .transport.pool import ChannelPool
 from .transport.retry import Effect, failure, pauses, repeatable
 from .wire import requests
-from .wire.replies import Reply, Row
+from .wire.replies import Reply, Row, modified_rows
 from .wire.requests import Filter, In
 
 __all__ = ["Client", "Index", "Pipeline", "Row", "Value"]
@@ -198,7 +199,7 @@ class Client:
         """
         lookup = _lookup(index, operation, key, limit, offset, in_, filters, while_)
         body = _find_modify(index, lookup, modify_operation, values)
-        return _count(self.call(index, body, _effect(limit, in_)))
+        return modified_rows(self.call(index, body, _effect(limit, in_)))
 
     def modify_returning(
         self,
@@ -236,16 +237,18 @@ class Client:
         deadline = monotonic() + self._timeout
         try:
             reply = channel.call(index, body, deadline)
-        except HandlerSocketError as error:
-            pool.discard(channel)
-            return _rows(self._repeat([(index, body)], effect, error, deadline)[0])
-        except BaseException:
-            pool.discard(channel)
-            raise
+        except BaseException as error:
+            reported = _lost(pool, channel, error, effect)
+            if not isinstance(reported, ConnectionError):
+                raise
+            return _rows(self._repeat([(index, body)], effect, reported, deadline)[0])
         if type(reply) is list:
             pool.release(channel)
             return reply
-        return _rows(self._refused(pool, channel, (index, body), effect, reply, deadline))
+        _give_back(pool, channel, [reply])
+        if isinstance(reply, LockTimeoutError):
+            return _rows(self._repeat([(index, body)], effect, reply, deadline)[0])
+        return _rows(reply)
 
     def call_many(self, calls: Sequence[tuple[Index, bytes]], effect: Effect) -> list[Reply]:
         """Send several bodies in one write; the replies in order, errors among them as values.
@@ -254,25 +257,29 @@ class Client:
         deadlock undoes all of them: then TransactionAbortedError is raised for the whole.
         """
         pool = self._reader if effect is Effect.READ else self._writer
+        try:
+            channel = pool.acquire()
+        except ConnectionError as error:
+            return self._repeat(calls, effect, error)
         deadline = monotonic() + self._timeout
         try:
-            return self._once(pool, calls, effect, deadline)
+            return self._exchange(pool, channel, calls, effect, deadline)
         except ConnectionError as error:
             return self._repeat(calls, effect, error, deadline)
 
-    def _once(
+    def _exchange(
         self,
         pool: ChannelPool,
+        channel: Channel,
         calls: Sequence[tuple[Index, bytes]],
         effect: Effect,
         deadline: float,
     ) -> list[Reply]:
-        channel = pool.acquire()
+        """One attempt on a channel, which goes back to its pool; errors as `failure` gives them."""
         try:
             replies = channel.call_many(calls, deadline)
         except BaseException as error:
-            pool.discard(channel)
-            reported = failure(error, effect)
+            reported = _lost(pool, channel, error, effect)
             if reported is error:
                 raise
             raise reported from error
@@ -282,46 +289,40 @@ class Client:
                 raise reply
         return replies
 
-    def _refused(
-        self,
-        pool: ChannelPool,
-        channel: Channel,
-        call: tuple[Index, bytes],
-        effect: Effect,
-        error: Reply,
-        deadline: float,
-    ) -> Reply:
-        _give_back(pool, channel, [error])
-        if isinstance(error, OperationalError) and repeatable(error, effect):
-            return self._repeat([call], effect, error, deadline)[0]
-        return error
-
     def _repeat(
         self,
         calls: Sequence[tuple[Index, bytes]],
         effect: Effect,
-        error: BaseException,
+        error: HandlerSocketError,
         deadline: float | None = None,
     ) -> list[Reply]:
-        """Send again what failed with `error`, where that is harmless; else raise it."""
+        """Send again what failed with `error`, where that is harmless; else raise it.
+
+        What the server gave up for want of a lock is sent again only where as much time is left
+        as it took: cut off by the deadline, it would be done later, and nobody would know.
+        """
         pool = self._reader if effect is Effect.READ else self._writer
-        cause, error = error, failure(error, effect)
-        for pause in pauses(deadline or monotonic() + self._timeout):
-            if pool.closed or not (
-                isinstance(error, HandlerSocketError) and repeatable(error, effect)
-            ):
+        if deadline is None:
+            deadline = monotonic() + self._timeout
+        began = deadline - self._timeout
+        for pause in pauses(deadline):
+            if pool.closed or not repeatable(error, effect):
+                break
+            took = monotonic() - began
+            if isinstance(error, LockTimeoutError) and monotonic() + pause + took >= deadline:
                 break
             sleep(pause)
+            began = monotonic()
             try:
-                replies = self._once(pool, calls, effect, deadline or monotonic() + self._timeout)
+                replies = self._exchange(pool, pool.acquire(), calls, effect, deadline)
             except (ConnectionError, ProtocolError) as again:
-                cause = error = again
+                error = again
                 continue
-            refused = replies[0] if len(calls) == 1 else None
-            if not (isinstance(refused, OperationalError) and repeatable(refused, effect)):
+            refused = replies[0]
+            if len(calls) > 1 or not isinstance(refused, LockTimeoutError):
                 return replies
-            cause = error = refused
-        raise error from (None if error is cause else cause)
+            error = refused
+        raise error
 
 
 class Pipeline:
@@ -377,7 +378,9 @@ class Pipeline:
     ) -> Self:
         """As `Client.modify`; its result is the number of rows."""
         lookup = _lookup(index, operation, key, limit, offset, in_, filters, while_)
-        return self._write(index, _find_modify(index, lookup, modify_operation, values), _count)
+        return self._write(
+            index, _find_modify(index, lookup, modify_operation, values), modified_rows
+        )
 
     def modify_returning(
         self,
@@ -439,6 +442,20 @@ def _pool(settings: Settings, address: Address, secret: Secret) -> ChannelPool:
         lifetime=_CHANNEL_LIFETIME_SECONDS,
     )
     return ChannelPool(connect, size=settings.pool_size, timeout=settings.pool_timeout)
+
+
+def _lost(
+    pool: ChannelPool, channel: Channel, error: BaseException, effect: Effect
+) -> BaseException:
+    """Drop the channel of a failed exchange; the error to report for it."""
+    pool.discard(channel)
+    if isinstance(error, IndexedConnectionError):
+        # The server went away, and with it the other ends of all idle channels.
+        pool.drop_idle()
+    reported = failure(error, effect)
+    if reported is not error:
+        reported.__cause__ = error
+    return reported
 
 
 def _give_back(pool: ChannelPool, channel: Channel, replies: Sequence[Reply]) -> None:
@@ -535,15 +552,6 @@ def _rows(reply: Reply) -> list[Row]:
 
 def _as_rows(rows: list[Row]) -> list[Row]:
     return rows
-
-
-def _count(rows: list[Row]) -> int:
-    try:
-        return int(cast(bytes, rows[0][0]))
-    except (IndexError, TypeError, ValueError):
-        raise OutcomeUnknownError(
-            "the server answered a write without the number of rows: read them again"
-        ) from None
 
 
 def _generated_id(rows: list[Row]) -> int | None:

@@ -10,6 +10,7 @@ python=${PYTHON:-python3}
 say() { printf '%s\n' "$*" >&2; }
 
 have_mariadb() {
+    [ -z "${HSKV_MARIADBD:-}" ] || return 0
     PATH=$PATH:/usr/sbin:/usr/libexec command -v mariadbd >/dev/null 2>&1 &&
         ls /usr/lib/mysql/plugin/handlersocket.so /usr/lib/*/mysql/plugin/handlersocket.so \
             /usr/lib*/mariadb/plugin/handlersocket.so /usr/lib/*/mariadb*/plugin/handlersocket.so \

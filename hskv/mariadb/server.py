@@ -58,7 +58,7 @@ class PrivateServer:
     ) -> None:
         self._programs: Programs = find_programs()
         self._tcp = tcp
-        self._options = dict(options or {})
+        self._options = {name.replace("-", "_"): value for name, value in (options or {}).items()}
         self._start_timeout = start_timeout
         self._owner = os.getpid()
         self._process: subprocess.Popen[bytes] | None = None
@@ -141,6 +141,7 @@ class PrivateServer:
         """
         if self.pid is not None:
             return
+        new = self._directory is None
         try:
             if self._directory is None:
                 self._directory = _short_directory()
@@ -148,7 +149,11 @@ class PrivateServer:
             self._initialise()
             self._start_somewhere()
         except BaseException:
-            self.close()
+            # A server that ran before keeps its data.
+            if new:
+                self.close()
+            else:
+                self.kill()
             raise
 
     def stop(self) -> None:
@@ -165,6 +170,7 @@ class PrivateServer:
             return
         self.stop()
         directory, self._directory = self._directory, None
+        self._ports = ("", "")
         if directory is not None:
             shutil.rmtree(directory, ignore_errors=True)
 
@@ -177,7 +183,10 @@ class PrivateServer:
         return directory
 
     def _secret(self, option: str) -> str:
-        return str(self._options.get(option, secrets.token_hex(16)))
+        secret = self._options.get(option, secrets.token_hex(16))
+        if not isinstance(secret, str):
+            raise TypeError(f"{option} is a str (empty: no login), not {secret!r}")
+        return secret
 
     def _initialise(self) -> None:
         if (self.datadir / "mysql").is_dir():

@@ -14,6 +14,7 @@ from ..exceptions import OperationalError, OutcomeUnknownError
 from ..transport.retry import Effect
 from ..wire import requests
 from ..wire.codec import encode_token, encode_tokens
+from ..wire.replies import modified_rows
 from ..wire.requests import Filter, In
 from .table import Table
 from .verbs import (
@@ -121,7 +122,7 @@ class HandlerSocketExecutor:
 
     def _update(self, verb: Update) -> _Request:
         body = self._changed("U", verb.key, verb.where, verb.cells)
-        return (self._index(verb.columns), body, Effect.WRITE_ROW, _count)
+        return (self._index(verb.columns), body, Effect.WRITE_ROW, modified_rows)
 
     def _add(self, verb: Add) -> _Request:
         body = self._changed("+?", verb.key, verb.where, verb.deltas)
@@ -158,7 +159,7 @@ class HandlerSocketExecutor:
     ) -> _Request:
         body = request(modify_operation="D?" if verb.returning else "D", filters=filters)
         index = self._index(verb.returning or ("kind",))
-        return (index, body, effect, _rows if verb.returning else _count)
+        return (index, body, effect, _rows if verb.returning else modified_rows)
 
 
 _BUILDERS: Final[dict[type, Callable[..., _Request]]] = {
@@ -207,7 +208,3 @@ def _inserted(rows: list[Row]) -> Outcome:
 
 def _rows(rows: list[Row]) -> Outcome:
     return cast(Outcome, rows)
-
-
-def _count(rows: list[Row]) -> Outcome:
-    return int(cast(bytes, rows[0][0]))

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, MutableMapping, ValuesView
 from enum import Enum
-from typing import Any, Final, Literal, Protocol, TypeVar, overload
+from typing import Any, Final, Literal, Protocol, TypeVar, cast, overload
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -34,7 +34,8 @@ class SupportsKeys(Protocol[K, V_co]):
 class TableMapping(MutableMapping[K, V]):
     """A MutableMapping whose items live in a table: iteration pages through it in key order.
 
-    It behaves as dict does, but for order: by key, not by insertion.
+    It behaves as dict does, but for order: by key, not by insertion. `dict(store.items())`
+    copies it page by page; `dict(store)` asks for each value alone.
     """
 
     @abstractmethod
@@ -120,7 +121,9 @@ class TableMapping(MutableMapping[K, V]):
 
     def update(self, other: SupportsKeys[K, V] | Iterable[tuple[K, V]] = (), /, **items: V) -> None:
         """Store many values, as `set_many` does; not atomic as a whole."""
-        self.set_many(dict(other, **items))
+        # Page by page: dict() would ask another store for each value alone.
+        pairs = other.items() if isinstance(other, TableMapping) else other
+        self.set_many({**dict(pairs), **cast(dict[K, V], items)})
 
     def items(self) -> ItemsView[K, V]:
         """A view of (key, value) pairs; iteration reads page by page."""

@@ -9,13 +9,19 @@ that. `now` gives the milliseconds since the epoch, rounded down.
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar, cast
 
-from ..exceptions import ContentionError, DuplicateKeyError, OperationalError
+from ..exceptions import (
+    ContentionError,
+    DuplicateKeyError,
+    OperationalError,
+    SerializationError,
+)
 from ..wire.requests import INT64_MAX, INT64_MIN
 from .values import Kind
 from .verbs import (
     Add,
     Column,
     Condition,
+    Delete,
     DeleteRange,
     Find,
     Found,
@@ -149,10 +155,38 @@ def _check_int64(number: int) -> None:
         raise OverflowError(f"the counter would be {number}, beyond 64 bits; nothing was changed")
 
 
+def take_row(
+    key: bytes, columns: tuple[Column, ...], readable: Condition, now: Clock
+) -> Plan[tuple[bytes, ...] | None]:
+    """Remove a live row and give it; None where there is none.
+
+    Raises SerializationError for a row that the store cannot read, and leaves it.
+    """
+    for _ in range(ROUNDS):
+        at = now()
+        (taken,) = yield [Delete((key,), (*live(at), readable), returning=columns)]
+        if rows := _found(taken):
+            return rows[0]
+        (found,) = yield [Find((key,), ("kind",), live(at))]
+        if not (rows := _found(found)):
+            return None
+        if int(rows[0][0]) > int(readable.value):
+            raise SerializationError(
+                f"a row of kind {int(rows[0][0])} cannot be read by this store; it was left"
+            )
+    raise _contention()
+
+
 def take_first(
-    start: bytes, end: bytes | None, columns: tuple[Column, ...], now: Clock
+    start: bytes,
+    end: bytes | None,
+    columns: tuple[Column, ...],
+    readable: Condition,
+    now: Clock,
 ) -> Plan[tuple[bytes, ...] | None]:
     """Remove the first live row of a range in key order and give it; None where there is none.
+
+    Rows that the store cannot read are passed over.
 
     Expired rows that lie in front are removed in the same packet: the next caller would
     have to step over them again, each locked on the way.
@@ -160,7 +194,7 @@ def take_first(
     at = now()
     swept, taken = yield [
         DeleteRange(start, end, PACKET_ROWS, while_=dead(at)),
-        DeleteRange(start, end, 1, where=live(at), returning=columns),
+        DeleteRange(start, end, 1, where=(*live(at), readable), returning=columns),
     ]
     _good(swept)
     rows = _found(taken)

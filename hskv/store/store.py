@@ -25,7 +25,7 @@ from .mapping import MISSING, Missing, TableMapping
 from .plans import PACKET_ROWS, Bounds, Plan, Progress
 from .table import NEVER, Table
 from .values import Kind, Stored, dumps, loads
-from .verbs import Column, Delete, Find, Found, Outcome, Row, Scan, Update, Verb, live
+from .verbs import Column, Condition, Delete, Find, Found, Outcome, Row, Scan, Update, Verb, live
 
 K = TypeVar("K", str, bytes)
 V = TypeVar("V")
@@ -34,6 +34,7 @@ T = TypeVar("T")
 _VALUE: Final[tuple[Column, ...]] = ("value", "number", "kind")
 _ITEM: Final[tuple[Column, ...]] = ("key", *_VALUE)
 _ITEM_PAGE_ROWS: Final = 200
+_READABLE: Final = Condition("kind", "<=", max(Kind))
 # Keys from NUL on are reserved for rows that are no items of any mapping.
 _FIRST_KEY: Final = b"\x01"
 
@@ -103,6 +104,10 @@ class KeyValueStore(TableMapping[K, V]):
         self._key_type = _key_type(key_type)
         self._prefix = _prefix(settings.store.get("prefix", "") if prefix is None else prefix)
         self._key_bytes = self.table.key_bytes
+        if len(self._prefix) >= self._key_bytes:
+            raise KeyTooLongError(
+                f"the prefix has {len(self._prefix)} bytes, the key column {self._key_bytes}"
+            )
         default = settings.store.get("default_ttl") if default_ttl is DEFAULT else default_ttl
         self._default_ttl = checked(default)
         self._executor = HandlerSocketExecutor(self.client, self.table)
@@ -205,9 +210,9 @@ class KeyValueStore(TableMapping[K, V]):
     ) -> None:
         """Store many values; each as `set` does, the whole not atomically.
 
-        All are checked before the first is sent. Packets of at most 1,000 rows and about 1 MiB
-        take one round trip, two where they hold new keys. Raises BatchError with `stored`,
-        `failed` and `unknown` keys when it cannot finish.
+        All are checked, and held in memory, before the first is sent. Packets of at most 1,000
+        rows and about 1 MiB take one round trip, two where they hold new keys. Raises BatchError
+        with `stored`, `failed` and `unknown` keys when it cannot finish.
         """
         pairs = dict(items)
         expires = self._expires(ttl)
@@ -232,7 +237,7 @@ class KeyValueStore(TableMapping[K, V]):
     ) -> int:
         """Add to an integer, and give the new value; `initial + amount` where the key is missing.
 
-        `ttl` is for a key that is made; a live one keeps its own. Atomic, and sent once
+        `ttl` is for a key that is made; a live one keeps its own. Atomic, and never done twice
         whatever fails; one round trip, two for a new key. TypeError for a value that is no
         64-bit integer, OverflowError past 64 bits: then nothing is changed.
         """
@@ -250,12 +255,11 @@ class KeyValueStore(TableMapping[K, V]):
         return self.incr(key, -amount, initial=initial, ttl=ttl)
 
     def _take(self, key: K) -> V | Literal[Missing.MISSING]:
-        removal = Delete((self._row_key(key),), live(self._now()), returning=_VALUE)
-        rows = cast(Found, self._do(removal))
-        return cast(V, loads(*rows[0])) if rows else MISSING
+        row = self._run(plans.take_row(self._row_key(key), _VALUE, _READABLE, self._now))
+        return MISSING if row is None else cast(V, loads(*row))
 
     def _take_first(self) -> tuple[K, V] | None:
-        row = self._run(plans.take_first(*self._range(), _ITEM, self._now))
+        row = self._run(plans.take_first(*self._range(), _ITEM, _READABLE, self._now))
         return None if row is None else (self._key(row[0]), loads(*row[1:]))
 
     def _key_pages(self, rows: int) -> Iterator[list[K]]:
@@ -291,7 +295,10 @@ class KeyValueStore(TableMapping[K, V]):
     def _row_key(self, key: object) -> bytes:
         if not isinstance(key, self._key_type):
             raise TypeError(f"keys are {self._key_type.__name__}, not {type(key).__name__}")
-        row_key = self._prefix + (key.encode() if isinstance(key, str) else key)
+        try:
+            row_key = self._prefix + (key.encode() if isinstance(key, str) else key)
+        except UnicodeEncodeError as error:
+            raise ValueError(f"the key is not valid Unicode: {error}; use bytes keys") from error
         if 0 < len(row_key) <= self._key_bytes and row_key[0]:
             return row_key
         if len(row_key) > self._key_bytes:
@@ -361,6 +368,22 @@ class KeyValueStore(TableMapping[K, V]):
             plan.close()
 
 
+@overload
+def connect(
+    url: str | None = None,
+    table: Table | str | None = None,
+    *,
+    key_type: type[str] = str,
+    **options: Any,
+) -> KeyValueStore[str, Any]: ...
+@overload
+def connect(
+    url: str | None = None,
+    table: Table | str | None = None,
+    *,
+    key_type: type[bytes],
+    **options: Any,
+) -> KeyValueStore[bytes, Any]: ...
 def connect(
     url: str | None = None, table: Table | str | None = None, **options: Any
 ) -> KeyValueStore[Any, Any]:

@@ -13,7 +13,9 @@ class Table:
 
     `key_bytes` and `value_bytes` are the widths of the key and value columns in bytes. They
     must be right: the server cuts what is longer, in silence, and then answers for another row.
-    `database` is the URL's unless given.
+    `database` is the URL's unless given. The key column must be VARBINARY: by a collation that
+    ignores case or trailing spaces the server would answer for another key. It must be a base
+    table: to open a view crashes the server.
     """
 
     name: str = "kv"

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from ..exceptions import AuthenticationError
+
 DEFAULT_READ_PORT: Final = 9998
 DEFAULT_WRITE_PORT: Final = 9999
 
@@ -69,7 +71,13 @@ class _FileSecret:
     path: str
 
     def __call__(self) -> bytes:
-        return Path(self.path).read_bytes().rstrip(b"\r\n")
+        try:
+            return Path(self.path).read_bytes().rstrip(b"\r\n")
+        except OSError as error:
+            raise AuthenticationError(
+                f"the secret file {self.path} cannot be read: {error.strerror}; "
+                "give this user the right to read it"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ MAX_OPENED_AT_CONNECT: Final = 64
 
 _RECV_BYTES: Final = 1 << 14
 _RECV_MORE_BYTES: Final = 1 << 18
+# Sending a body of this size may wait: then the reply has less than the whole timeout left.
+_LARGE_BYTES: Final = 1 << 15
 # How far a wait may overshoot its deadline before the socket's own timeout is set again.
 _SLACK_SECONDS: Final = 0.25
 
@@ -88,11 +90,14 @@ class Channel:
         self._next_id = 0
         self._timeout = timeout
         self._reader = ReplyReader()
+        deadline = self.last_used + connect_timeout
         self._sock = _connect(address, connect_timeout)
         try:
             self._cooperative = _is_cooperative(self._sock)
-            self._set_timeout(timeout)
-            self._greet(secret.read(), monotonic() + connect_timeout)
+            self._set_timeout(connect_timeout)
+            self._greet(secret.read(), deadline)
+            if self._socket_timeout != timeout:
+                self._set_timeout(timeout)
         except (IndexedConnectionError, RequestTimeoutError) as error:
             raise ConnectionError(
                 f"{address} accepted the connection but did not finish the login: {error}"
@@ -135,7 +140,7 @@ class Channel:
         them closes the channel.
         """
         index_id = self._ids.get(index)
-        if index_id is None:
+        if index_id is None or len(body) > _LARGE_BYTES:
             return self.call_many([(index, body)], deadline)[0]
         sent = False
         try:
@@ -265,7 +270,8 @@ class Channel:
             return
         # Spares the poll that settimeout adds to each call: 10 % of a small read.
         whole = int(seconds)
-        interval = struct.pack("ll", whole, max(int((seconds - whole) * 1e6), 1))
+        # Zero would mean for ever.
+        interval = struct.pack("ll", whole, int((seconds - whole) * 1e6) or not whole)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
 
@@ -274,15 +280,14 @@ class Channel:
         self.close()
         if isinstance(error, HandlerSocketError):
             return
-        if isinstance(error, (BlockingIOError, TimeoutError)):
+        if isinstance(error, (BlockingIOError, TimeoutError)) and sent:
             raise RequestTimeoutError(
                 f"{self.address} did not answer in time; if it is only slow, raise timeout"
             ) from error
         if isinstance(error, OSError):
             kind = IndexedConnectionError if sent else RecoverableConnectionError
-            raise kind(
-                f"the connection to {self.address} broke: {error.strerror or error}"
-            ) from error
+            what = error.strerror or str(error) or "no time was left to send the request"
+            raise kind(f"the connection to {self.address} broke: {what}") from error
 
 
 def _connect(address: Address, timeout: float) -> socket.socket:

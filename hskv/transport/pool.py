@@ -90,11 +90,24 @@ class ChannelPool:
             self._remove(channel)
             return
         self._idle.append(channel)
-        # A thread that began to wait between the two lines sees the idle channel, or is seen.
+        try:
+            if now - self._idle[0].last_used >= self._max_idle:
+                self._shed(now)
+        except IndexError:
+            pass  # others took all in between
+        # A thread that began to wait since the append sees the idle channel, or is seen.
         if self._waiters:
             self._serve()
         elif self.closed:
             self.drop_idle()
+
+    def _shed(self, now: float) -> None:
+        """Close the channel that was idle longest, unless another took it in between."""
+        oldest = self._idle.popleft()
+        if now - oldest.last_used < self._max_idle:
+            self._idle.appendleft(oldest)
+        else:
+            self._remove(oldest)
 
     def discard(self, channel: Channel) -> None:
         """Give back a channel whose exchange failed: it is closed.

@@ -13,6 +13,7 @@ from ..exceptions import (
     IndexNotFoundError,
     LockTimeoutError,
     OperationalError,
+    OutcomeUnknownError,
     ProtocolError,
     ReadOnlyError,
     TableNotFoundError,
@@ -120,6 +121,18 @@ def decode_reply(line: bytes) -> Reply:
     if columns < 1 or size % columns:
         raise _nonsense(line)
     return [tuple(tokens[i : i + columns]) for i in range(2, size + 2, columns)]
+
+
+def modified_rows(rows: list[Row]) -> int:
+    """The number of rows that a find_modify found and processed.
+
+    Raises OutcomeUnknownError for a reply without one.
+    """
+    if len(rows) == 1 and rows[0][0] and rows[0][0].isdigit():
+        return int(rows[0][0])
+    raise OutcomeUnknownError(
+        "the server answered a write without the number of rows: read them again"
+    )
 
 
 def operational_error(code: int, reason: str) -> OperationalError:

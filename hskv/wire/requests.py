@@ -27,7 +27,7 @@ MAX_VALUES: Final = 32
 """The most key or column values in one request; the server answers `fldnum` past it."""
 _COUNTS: Final = {count: b"%d" % count for count in range(1, MAX_VALUES + 1)}
 MAX_IN: Final = 1000
-"""The most keys in one IN list; longer lists are cut into several requests."""
+"""The most keys in one IN list: longer ones take several requests."""
 MAX_COUNT: Final = 2**32 - 1
 """Limit plus offset end here: the server counts in 32 bits and wraps."""
 INT64_MIN: Final = -(2**63)
@@ -182,6 +182,8 @@ def _find(
     tokens = [b"", verb, _COUNTS.get(len(key)) or _count(key, "key value"), *key]
     if limit == 1 and offset == 0:
         tokens += _FIRST
+    elif not (isinstance(limit, int) and isinstance(offset, int)):
+        raise TypeError("limit and offset are integers")
     elif limit < 1 or offset < 0 or limit + offset > MAX_COUNT:
         raise ValueError(f"limit {limit} with offset {offset} is outside 1 to {MAX_COUNT}")
     else:

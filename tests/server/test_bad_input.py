@@ -3,8 +3,11 @@
 import socket
 import time
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
+import pymysql
 import pytest
 
 import hskv
@@ -196,12 +199,23 @@ class TestBadRequests:
 class TestBadServers:
     """Peers that are no server, or a broken one; a read and a write each."""
 
-    def check(self, url: str, error: type[Exception], text: str, seconds: float = 2.0) -> None:
-        with hskv.connect(url, timeout=0.5, connect_timeout=0.5) as store:
+    def check(self, url: str, error: type[Exception], text: str, *, written: bool = False) -> None:
+        """A read and writes, all to the listener of the read port; `written`: one is sent."""
+        settings = Client(url, timeout=0.5, connect_timeout=0.5).settings
+        with Client.from_settings(replace(settings, write=settings.read)) as client:
+            store = KeyValueStore(client)
             started = time.monotonic()
             with pytest.raises(error, match=text):
                 store.get("a")
-            assert time.monotonic() - started < seconds
+            assert time.monotonic() - started < 2
+            for write in (store.incr, lambda key: store.set(key, 1), store.pop):
+                started = time.monotonic()
+                with pytest.raises(hskv.OutcomeUnknownError if written else error):
+                    write("a")
+                assert time.monotonic() - started < 2
+            with pytest.raises(exceptions.BatchError) as caught:
+                store.set_many({"a": 1, "b": 2})
+            assert (caught.value.unknown if written else caught.value.failed) == ("a", "b")
 
     def test_a_server_that_is_not_there(self, survivor: Store) -> None:
         with socket.socket() as taken:
@@ -228,7 +242,7 @@ class TestBadServers:
                 connection.sendall(b"1")
                 time.sleep(0.1)
 
-        self.check(peer(drip), exceptions.RequestTimeoutError, "in time")
+        self.check(peer(drip), exceptions.RequestTimeoutError, "in time", written=True)
 
     def test_one_that_closes_in_mid_reply(self, survivor: Store, peer: Peer) -> None:
         def cut(connection: socket.socket) -> None:
@@ -237,7 +251,7 @@ class TestBadServers:
             connection.recv(1 << 16)
             connection.sendall(b"0\t3\thal")
 
-        self.check(peer(cut), exceptions.IndexedConnectionError, "closed the connection")
+        self.check(peer(cut), exceptions.IndexedConnectionError, "closed the conn", written=True)
 
     def test_an_http_server(self, survivor: Store, peer: Peer) -> None:
         def http(connection: socket.socket) -> None:
@@ -288,48 +302,58 @@ class TestBadServers:
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "words"),
     [
-        "hksv://127.0.0.1/hskv",
-        "hskv:/127.0.0.1/hskv",
-        "hskv://127.0.0.1:99999/hskv",
-        "hskv://127.0.0.1:9998,9998/hskv",
-        "hskv://127.0.0.1:port/hskv",
-        "hskv://127.0.0.1",
-        "hskv://127.0.0.1/",
-        "hskv://127.0.0.1/hskv/kv/more",
-        "hskv://secret@127.0.0.1/hskv",
-        "hskv://[::1]/hskv",
-        "hskv://127.0.0.1/hskv?timeuot=3",
-        "hskv://127.0.0.1/hskv?timeout=soon",
-        "hskv://127.0.0.1/hskv?timeout=0",
-        "hskv+unix:///hskv?read=/r",
-        "",
+        ("hksv://127.0.0.1/hskv", "begins with hskv://"),
+        ("hskv:/127.0.0.1/hskv", "begins with hskv://"),
+        ("hskv://127.0.0.1:99999/hskv", "99999 is no port"),
+        ("hskv://127.0.0.1:9998,9998/hskv", "both 9998"),
+        ("hskv://127.0.0.1:port/hskv", "HOST:READ_PORT,WRITE_PORT"),
+        ("hskv://127.0.0.1", "/DATABASE"),
+        ("hskv://127.0.0.1/", "/DATABASE"),
+        ("hskv://127.0.0.1/hskv/kv/more", "/DATABASE/TABLE"),
+        ("hskv://secret@127.0.0.1/hskv", "no users"),
+        ("hskv://[::1]/hskv", "IPv6"),
+        ("hskv://127.0.0.1/hskv?timeuot=3", "'timeuot' is no option"),
+        ("hskv://127.0.0.1/hskv?timeout=soon", "timeout of the URL is no number"),
+        ("hskv://127.0.0.1/hskv?timeout=0", "seconds above zero"),
+        ("hskv://127.0.0.1/hskv?pool_size=0", "pool_size"),
+        ("hskv+unix:///hskv?read=/r", "option write"),
+        ("", "no server is named"),
     ],
 )
-def test_a_url_with_a_typo(url: str) -> None:
-    with pytest.raises(ValueError, match=r"\w"):
+def test_a_url_with_a_typo_says_what_is_wrong(url: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
         hskv.connect(url)
 
 
 class TestLocks:
-    @pytest.mark.timeout(60)
-    def test_a_row_locked_by_sql_is_waited_for_then_an_error(
-        self, survivor: Store, hskv_server: PrivateServer
+    @pytest.mark.parametrize("write", ["incr", "touch", "delete"])
+    def test_a_write_to_a_row_that_sql_keeps_locked_is_not_done(
+        self, survivor: Store, hskv_server: PrivateServer, write: str
     ) -> None:
-        import pymysql
-
-        connection = pymysql.connect(**hskv_server.sql)
-        try:
+        with closing(pymysql.connect(**hskv_server.sql)) as connection:
             with connection.cursor() as cursor:
                 cursor.execute("SELECT * FROM kv WHERE k = 'before' FOR UPDATE")
-            with hskv.connect(hskv_server.url, timeout=4) as store:
-                with pytest.raises((hskv.LockTimeoutError, hskv.OutcomeUnknownError)):
-                    store.incr("before")
-                assert store["before"] == 1
-        finally:
+            started = time.monotonic()
+            # With the defaults: the server waits 3 s, less than the request may take.
+            with pytest.raises(hskv.LockTimeoutError, match="try again"):
+                getattr(survivor, write)("before")
+            assert time.monotonic() - started < 5
             connection.rollback()
-            connection.close()
-        time.sleep(3.5)
-        # A request that the server had already taken may still run once the lock is free.
-        survivor["before"] = 1
+        assert survivor["before"] == 1
+        assert survivor.ttl("before") is None
+
+    def test_a_packet_waits_once_for_each_of_its_requests(
+        self, hskv_store: Store, hskv_server: PrivateServer
+    ) -> None:
+        # Insert, update and find wait 3 s each: longer than the 5 s of a request.
+        with closing(pymysql.connect(**hskv_server.sql)) as connection:
+            with connection.cursor() as cursor:
+                cursor.execute("INSERT INTO kv (k, v) VALUES ('locked', '')")
+            started = time.monotonic()
+            with pytest.raises(hskv.OutcomeUnknownError):
+                hskv_store.add("locked", 1)
+            assert time.monotonic() - started < 6
+            connection.rollback()
+        assert hskv_store.setdefault("locked", 1) == 1

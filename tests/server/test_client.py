@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -287,3 +288,67 @@ class TestTrouble:
             # Idle for more than a second: the peek sees the end, and even a write is safe.
             time.sleep(1.1)
             assert store.incr("n") == 2
+
+    def test_waiting_for_a_channel_does_not_eat_the_time_of_the_request(
+        self, own_server: PrivateServer
+    ) -> None:
+        with hskv.connect(own_server.url, pool_size=1, timeout=0.3) as store:
+            assert store.add("a", 1)
+            pool = store.client._writer
+            channel = pool.acquire()
+            timer = threading.Timer(0.6, pool.release, (channel,))
+            timer.start()
+            assert store.add("b", 1)
+            timer.join()
+
+    def test_a_quick_restart_under_many_channels_costs_a_reader_nothing(
+        self, own_server: PrivateServer
+    ) -> None:
+        with hskv.connect(own_server.url) as store:
+            store["a"] = 1
+            pool = store.client._reader
+            channels = [pool.acquire() for _ in range(16)]
+            own_server.kill()
+            own_server.start()
+            for channel in channels:
+                pool.release(channel)
+            assert store["a"] == 1
+
+    def test_a_large_request_and_its_reply_share_one_timeout(
+        self, own_server: PrivateServer
+    ) -> None:
+        assert own_server.pid
+        with hskv.connect(own_server.url, timeout=1.0) as store:
+            store["a"] = 1
+            large = b"x" * (64 << 20)
+            os.kill(own_server.pid, signal.SIGSTOP)
+            timer = threading.Timer(0.7, os.kill, (own_server.pid, signal.SIGCONT))
+            timer.start()
+            started = time.monotonic()
+            try:
+                store["a"] = large
+            except hskv.OutcomeUnknownError:
+                assert time.monotonic() - started < 1.6
+            timer.join()
+
+    def test_an_error_keeps_its_cause(self, own_server: PrivateServer) -> None:
+        assert own_server.pid
+        with hskv.connect(own_server.url, timeout=0.2) as store:
+            store["a"] = 1
+            os.kill(own_server.pid, signal.SIGSTOP)
+            try:
+                with pytest.raises(hskv.OutcomeUnknownError) as caught:
+                    store["a"] = 2
+            finally:
+                os.kill(own_server.pid, signal.SIGCONT)
+            assert isinstance(caught.value.__cause__, exceptions.RequestTimeoutError)
+
+
+def test_a_secret_is_read_from_its_file(hskv_server: PrivateServer, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    url = hskv_server.url.replace(f":{hskv_server.secret}@", "")
+    with hskv.connect(url, secret_file=str(file)) as store:
+        with pytest.raises(hskv.AuthenticationError, match="cannot be read"):
+            store.get("a")
+        file.write_text(hskv_server.secret + "\n")
+        assert store.get("none") is None

@@ -188,3 +188,29 @@ def test_the_fixture_skips_or_fails_where_mariadb_is_missing(tmp_path: Path) -> 
     failed = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert "apt-get install mariadb-server" in failed.stdout
     assert failed.returncode == 1
+
+
+def test_it_starts_again_after_close() -> None:
+    server = PrivateServer()
+    for _ in range(2):
+        with server, hskv.connect(server.url) as store:
+            assert len(store) == 0
+
+
+def test_a_failed_restart_keeps_the_data() -> None:
+    with PrivateServer() as server:
+        with hskv.connect(server.url) as store:
+            store["a"] = 1
+        server.kill()
+        server._options["no_such_setting"] = 1
+        with pytest.raises(ServerStartError):
+            server.start()
+        del server._options["no_such_setting"]
+        server.start()
+        with hskv.connect(server.url) as store:
+            assert store["a"] == 1
+
+
+def test_a_secret_that_is_no_text_is_refused() -> None:
+    with pytest.raises(TypeError, match="handlersocket_plain_secret"):
+        PrivateServer(options={"handlersocket-plain-secret": None})

@@ -322,7 +322,7 @@ class TestKeys:
 
     @pytest.mark.parametrize("key", ["", "\x00", "\x00L:name", "\ud800"])
     def test_reserved_and_broken_keys_are_refused(self, hskv_store: Store, key: str) -> None:
-        with pytest.raises(ValueError, match=r"reserved|surrogates"):
+        with pytest.raises(ValueError, match=r"reserved|not valid Unicode"):
             hskv_store[key] = 1
 
     @pytest.mark.parametrize("key", [b"a", 1, None, 1.5, ("a",)])
@@ -370,9 +370,36 @@ class TestKeys:
         with pytest.raises(SerializationError, match="key_type=bytes"):
             list(hskv_store)
 
+    def test_a_prefix_as_long_as_the_column_is_refused(self) -> None:
+        with pytest.raises(KeyTooLongError, match="prefix"):
+            KeyValueStore("hskv://h/d", prefix="a" * 255)
+
     def test_a_prefix_with_nul_is_refused(self) -> None:
         with pytest.raises(ValueError, match="NUL"):
             KeyValueStore("hskv://h/d", prefix="a\x00")
+
+
+class TestRowsOfOthers:
+    def test_what_cannot_be_read_is_not_taken(
+        self, hskv_store: Store, run_sql: Callable[..., Any]
+    ) -> None:
+        run_sql("INSERT INTO kv (k, v, kind) VALUES ('a', 'other', 5)")
+        hskv_store["b"] = 1
+        for call in (hskv_store.get, hskv_store.pop):
+            with pytest.raises(SerializationError, match="kind 5"):
+                call("a")
+        assert hskv_store.popitem() == ("b", 1)
+        assert run_sql("SELECT v FROM kv") == ((b"other",),)
+        assert hskv_store.delete("a")
+
+    def test_update_takes_another_store(
+        self, hskv_store: Store, hskv_server: PrivateServer
+    ) -> None:
+        with KeyValueStore(hskv_server.url, prefix="from:") as other:
+            other.set_many({str(number): number for number in range(500)})
+            hskv_store.update(other, more=1)
+            assert hskv_store.pop("more") == 1
+            assert len(hskv_store) == 1_000
 
 
 class TestOpening:

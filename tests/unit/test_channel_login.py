@@ -117,7 +117,7 @@ def test_any_other_end_of_a_login_closes_the_socket(
 
 def test_a_secret_that_cannot_be_read_closes_the_socket(connect: Connector) -> None:
     sock = ScriptedSocket()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(AuthenticationError, match="/nonexistent/secret cannot be read"):
         connect(sock, Secret(file="/nonexistent/secret"))
     assert sock.closed
     assert sock.sent == []

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from hskv.exceptions import ContentionError, DuplicateKeyError, LockTimeoutError, OperationalError
+from hskv.exceptions import (
+    ContentionError,
+    DuplicateKeyError,
+    LockTimeoutError,
+    OperationalError,
+    SerializationError,
+)
 from hskv.store import plans
 from hskv.store.plans import Bounds, Plan, Progress
 from hskv.store.values import Kind
@@ -28,6 +34,7 @@ NOW = 1_000
 DUPLICATE = DuplicateKeyError("there", code=1, reason="121")
 LOCKED = LockTimeoutError("locked", code=1, reason="146")
 FULL = OperationalError("full", code=1, reason="135")
+READABLE = Condition("kind", "<=", 3)
 ROW = Row(b"k", b"v", 0, Kind.BYTES, 7, 5_000)
 
 
@@ -209,23 +216,54 @@ class TestIncrement:
             drive(plans.increment(counter(5), 5, Bounds(), now), *rounds)
 
 
+class TestTake:
+    def test_a_live_row_takes_one_request(self) -> None:
+        plan = plans.take_row(b"k", ("value",), READABLE, now)
+        row, asked = drive(plan, [[(b"v",)]])
+        assert row == (b"v",)
+        assert asked == [[Delete((b"k",), (*live(NOW), READABLE), returning=("value",))]]
+
+    def test_a_missing_row_is_none(self) -> None:
+        assert drive(plans.take_row(b"k", ("value",), READABLE, now), [[]], [[]])[0] is None
+
+    def test_a_row_that_cannot_be_read_is_left(self) -> None:
+        with pytest.raises(SerializationError, match="kind 5"):
+            drive(plans.take_row(b"k", ("value",), READABLE, now), [[]], [[(b"5",)]])
+
+    def test_a_row_set_in_between_is_taken(self) -> None:
+        plan = plans.take_row(b"k", ("value",), READABLE, now)
+        assert drive(plan, [[]], [[(b"1",)]], [[(b"v",)]])[0] == (b"v",)
+
+    @pytest.mark.parametrize("script", [[[LOCKED]], [[[]], [LOCKED]]])
+    def test_errors_are_raised(self, script: list[Any]) -> None:
+        with pytest.raises(LockTimeoutError):
+            drive(plans.take_row(b"k", ("value",), READABLE, now), *script)
+
+    def test_it_gives_up_when_others_always_come_first(self) -> None:
+        plan = plans.take_row(b"k", ("value",), READABLE, now)
+        rounds: list[list[Any]] = [[[]], [[(b"1",)]]] * plans.ROUNDS
+        with pytest.raises(ContentionError):
+            drive(plan, *rounds)
+
+
 class TestRanges:
     def test_take_first_sweeps_the_expired_and_takes_the_first_live_one(self) -> None:
-        plan = plans.take_first(b"a", b"b", ("key", "value"), now)
+        plan = plans.take_first(b"a", b"b", ("key", "value"), READABLE, now)
         row, asked = drive(plan, [3, [(b"a1", b"v")]])
         assert row == (b"a1", b"v")
         sweep, take = asked[0]
         assert isinstance(sweep, DeleteRange)
         assert (sweep.while_, sweep.where) == (dead(NOW), ())
-        assert take == DeleteRange(b"a", b"b", 1, where=live(NOW), returning=("key", "value"))
+        where = (*live(NOW), READABLE)
+        assert take == DeleteRange(b"a", b"b", 1, where=where, returning=("key", "value"))
 
     def test_take_first_of_nothing_is_none(self) -> None:
-        assert drive(plans.take_first(b"a", None, ("key",), now), [0, []])[0] is None
+        assert drive(plans.take_first(b"a", None, ("key",), READABLE, now), [0, []])[0] is None
 
     @pytest.mark.parametrize("outcomes", [[LOCKED, []], [0, LOCKED]])
     def test_take_first_raises_errors(self, outcomes: list[Any]) -> None:
         with pytest.raises(LockTimeoutError):
-            drive(plans.take_first(b"a", None, ("key",), now), outcomes)
+            drive(plans.take_first(b"a", None, ("key",), READABLE, now), outcomes)
 
     def test_clear_goes_on_behind_the_last_key_it_removed(self) -> None:
         page = [(b"a%04d" % number,) for number in range(plans.PACKET_ROWS)]
