@@ -268,8 +268,9 @@ class TestBadServers:
     def test_the_two_ports_swapped(self, survivor: Store, hskv_server: PrivateServer) -> None:
         url = f"hskv+unix:///hskv?read={hskv_server.directory}/write.sock"
         url += f"&write={hskv_server.directory}/read.sock"
-        secrets = {"secret": hskv_server.write_secret, "write_secret": hskv_server.secret}
-        with hskv.connect(url, **secrets) as store:
+        with hskv.connect(
+            url, secret=hskv_server.write_secret, write_secret=hskv_server.secret
+        ) as store:
             assert store["before"] == 1
             with pytest.raises(hskv.ReadOnlyError, match="swapped"):
                 store["a"] = 1

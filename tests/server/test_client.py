@@ -216,6 +216,16 @@ class TestIndexes:
             assert copy.find(index, "=", [b"none"]) == []
 
 
+def freeze(pid: int) -> None:
+    """SIGSTOP, and wait until every thread has stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 5
+    tasks = Path(f"/proc/{pid}/task")
+    while {(task / "stat").read_text().rpartition(") ")[2][0] for task in tasks.iterdir()} != {"T"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 class TestTrouble:
     @pytest.fixture
     def own_server(self) -> Iterator[PrivateServer]:
@@ -245,7 +255,7 @@ class TestTrouble:
         with hskv.connect(own_server.url, timeout=0.4) as store:
             store.set_many({"a": "a", "b": "b"})
             assert store["a"] == "a"
-            os.kill(own_server.pid, signal.SIGSTOP)
+            freeze(own_server.pid)
             started = time.monotonic()
             try:
                 with pytest.raises(exceptions.RequestTimeoutError):
@@ -266,7 +276,7 @@ class TestTrouble:
         with hskv.connect(own_server.url) as store:
             store.set_many({"a": "a", "b": "b"})
             assert store["a"] == "a"
-            os.kill(own_server.pid, signal.SIGSTOP)
+            freeze(own_server.pid)
             timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
             timer.start()
             try:
@@ -321,7 +331,7 @@ class TestTrouble:
         with hskv.connect(own_server.url, timeout=1.0) as store:
             store["a"] = 1
             large = b"x" * (64 << 20)
-            os.kill(own_server.pid, signal.SIGSTOP)
+            freeze(own_server.pid)
             timer = threading.Timer(0.7, os.kill, (own_server.pid, signal.SIGCONT))
             timer.start()
             started = time.monotonic()
@@ -335,7 +345,7 @@ class TestTrouble:
         assert own_server.pid
         with hskv.connect(own_server.url, timeout=0.2) as store:
             store["a"] = 1
-            os.kill(own_server.pid, signal.SIGSTOP)
+            freeze(own_server.pid)
             try:
                 with pytest.raises(hskv.OutcomeUnknownError) as caught:
                     store["a"] = 2

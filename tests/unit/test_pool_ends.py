@@ -3,6 +3,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -213,3 +214,38 @@ def test_sixteen_threads_leave_the_counters_consistent(fake_server: Server) -> N
     assert pool._size <= 5
     consistent(pool, 0)
     assert sum(not channel.closed for channel in fake_server.made) == len(pool._idle)
+
+
+def test_a_channel_idle_too_long_is_closed_while_others_are_in_use(fake_server: Server) -> None:
+    pool = ChannelPool(fake_server.connect, size=3, timeout=1, max_idle=20.0)
+    oldest, older, used = (pool.acquire() for _ in range(3))
+    for channel in (oldest, older):
+        pool.release(channel)
+    oldest.last_used -= 20.0
+    pool.release(used)
+    assert oldest.closed
+    assert not older.closed
+    consistent(pool, 0)
+    assert pool.acquire() is used
+
+
+def test_a_channel_taken_while_the_oldest_is_looked_at_stays(fake_server: Server) -> None:
+    pool = ChannelPool(fake_server.connect, size=2, timeout=1, max_idle=20.0)
+    channel: Any = pool.acquire()
+    pool.release(channel)
+    # Another thread took the old one; the first is fresh now.
+    pool._shed(time.monotonic())
+    assert not channel.closed
+    assert pool.acquire() is channel
+
+
+def test_all_channels_taken_in_between_leave_nothing_to_close(fake_server: Server) -> None:
+    class Emptied(deque[Any]):
+        def __getitem__(self, place: Any) -> Any:
+            raise IndexError(place)
+
+    pool = ChannelPool(fake_server.connect, size=1, timeout=1)
+    channel = pool.acquire()
+    pool._idle = Emptied()
+    pool.release(channel)
+    assert not channel.closed

@@ -8,7 +8,14 @@ from hskv import exceptions
 from hskv.exceptions import OperationalError, ProtocolError
 from hskv.wire import replies
 from hskv.wire.codec import encode_tokens
-from hskv.wire.replies import Reply, ReplyReader, decode_reply, operational_error
+from hskv.wire.replies import (
+    Reply,
+    ReplyReader,
+    Row,
+    decode_reply,
+    modified_rows,
+    operational_error,
+)
 
 FORMS: list[tuple[bytes, list[tuple[bytes | None, ...]]]] = [
     (b"0\t1", []),
@@ -227,3 +234,14 @@ def test_rows_survive_any_cutting(width: int, cells: list[bytes | None], sizes: 
         taken += reader.feed(stream[:size])
         stream = stream[size:]
     assert taken == [rows]
+
+
+def test_the_count_of_a_write_is_read() -> None:
+    assert modified_rows([(b"0",)]) == 0
+    assert modified_rows([(b"17",)]) == 17
+
+
+@pytest.mark.parametrize("rows", [[], [(None,)], [(b"",)], [(b"x",)], [(b"1",), (b"2",)]])
+def test_a_write_answered_without_a_count_is_of_unknown_outcome(rows: list[Row]) -> None:
+    with pytest.raises(exceptions.OutcomeUnknownError, match="number of rows"):
+        modified_rows(rows)

@@ -17,6 +17,7 @@ from hskv.wire.requests import (
     auth,
     find,
     find_modify,
+    find_modify_template,
     find_template,
     insert,
     open_index,
@@ -252,3 +253,17 @@ def test_values_become_tokens(value: Any, expected: bytes | None) -> None:
 def test_values_that_are_no_tokens_are_refused(value: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind):
         token(value)
+
+
+def test_a_template_of_a_change_is_filled_with_key_filters_and_values() -> None:
+    template = find_modify_template("+?", [(0, "="), (2, "<=")])
+    filled = template % (b"key", 2, 9, b"1\t1")
+    filters = [Filter(0, "=", b"2"), Filter(2, "<=", b"9")]
+    assert filled == find_modify("=", [b"key"], "+?", [b"1", b"1"], filters=filters)
+    assert find_modify_template("U", []) % (b"k", b"v") == find_modify("=", [b"k"], "U", [b"v"])
+
+
+@pytest.mark.parametrize(("limit", "offset"), [(1.5, 0), (2, 0.5), ("2", 0)])
+def test_a_limit_that_is_no_integer_is_refused(limit: Any, offset: Any) -> None:
+    with pytest.raises(TypeError, match="integers"):
+        find("=", [b"k"], limit, offset)
