@@ -162,7 +162,11 @@ class Client:
         the connection breaks. Raises OperationalError, ConnectionError, ProtocolError;
         ValueError or TypeError before anything is sent.
         """
-        body = requests.find(*_lookup(index, operation, key, limit, offset, in_, filters, while_))
+        if in_ is None and not filters and not while_:
+            body = requests.find(operation, _tokens(key, "key"), limit, offset)
+        else:
+            lookup = _lookup(index, operation, key, limit, offset, in_, filters, while_)
+            body = requests.find(*lookup)
         return self.call(index, body, Effect.READ)
 
     def insert(self, index: Index, values: Sequence[Value]) -> int | None:
@@ -477,8 +481,6 @@ def _lookup(
     filters: Iterable[Condition],
     while_: Iterable[Condition],
 ) -> _Lookup:
-    if in_ is None and not filters and not while_:
-        return operation, _tokens(key, "key"), limit, offset, None, ()
     values = In(in_[0], _tokens(in_[1], "the values of in_")) if in_ else None
     conditions = [_filter(index, condition, stops=True) for condition in while_]
     conditions += [_filter(index, condition, stops=False) for condition in filters]
