@@ -1,21 +1,13 @@
-"""A private MariaDB with HandlerSocket, in a directory of its own.
+"""A private MariaDB with HandlerSocket, in a directory of its own. Locks: none."""
 
-Locks: none. The one thread, the keeper, starts the process and waits for it: the kernel kills
-a process whose parent *thread* ended, and the keeper lives as long as the server does.
-"""
-
-import contextlib
-import getpass
+import atexit
 import os
-import pwd
 import random
 import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,11 +18,22 @@ from urllib.parse import quote
 from ..client import Client
 from ..exceptions import HandlerSocketError
 from ..store.table import Table
+from .process import (
+    Keeper,
+    as_server_user,
+    closed_to_server_user,
+    give_to_server_user,
+    is_in_use,
+    run,
+)
 from .programs import Programs, ServerStartError, find_programs
 
-_STOP_SECONDS: Final = 20.0
 _POLL_SECONDS: Final = 0.02
 _ATTEMPTS: Final = 5
+# HandlerSocket listens before SQL does. It says nothing when it could not.
+_LISTENER_SECONDS: Final = 1.0
+# A server whose owner was just killed needs a moment to be gone.
+_LOCK_SECONDS: Final = 1.0
 _LOG_TAIL_LINES: Final = 30
 # What the kernel takes for the path of a unix socket, less the longest name in our directory.
 _LONGEST_DIRECTORY: Final = 107 - len("/write.sock")
@@ -42,8 +45,9 @@ class PrivateServer:
     A context manager, or `start` and `stop`. Listens on unix sockets, with `tcp=True` for
     HandlerSocket on two free loopback ports; SQL is on a unix socket only. The data directory
     is removed at the end unless `datadir` was given. `options` are settings of mariadbd that
-    beat the ones made here; None leaves one out. `start_timeout` is in seconds. It dies with
-    its process, however that ends; a forked child cannot stop it.
+    beat the ones made here; None leaves one out. `start_timeout` is in seconds, all of a start
+    included. It dies with its process, however that ends, and its directory is removed unless
+    a signal ended that; a forked child can neither stop nor start it.
 
     Raises ServerStartError for missing programs and for a server that does not start.
     """
@@ -61,8 +65,7 @@ class PrivateServer:
         self._options = {name.replace("-", "_"): value for name, value in (options or {}).items()}
         self._start_timeout = start_timeout
         self._owner = os.getpid()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._keeper: threading.Thread | None = None
+        self._keeper: Keeper | None = None
         self.secret = self._secret("handlersocket_plain_secret")
         self.write_secret = self._secret("handlersocket_plain_secret_wr")
         self._ports = ("", "")
@@ -100,8 +103,7 @@ class PrivateServer:
     @property
     def pid(self) -> int | None:
         """The process id of mariadbd, None when it does not run."""
-        process = self._process
-        return process.pid if process and process.returncode is None else None
+        return self._keeper.pid if self._keeper else None
 
     @property
     def url(self) -> str:
@@ -137,17 +139,24 @@ class PrivateServer:
     def start(self) -> None:
         """Start the server, again on the same data, at the same URL, after `stop` or `kill`.
 
-        Returns when both HandlerSocket listeners and SQL answer. Idempotent.
+        Returns when both HandlerSocket listeners and SQL answer. Idempotent. Raises
+        ServerStartError; data of an earlier start is then still there, until `close`.
         """
         if self.pid is not None:
             return
+        if os.getpid() != self._owner:
+            raise ServerStartError(
+                "a forked child cannot start its parent's server: make a PrivateServer in it"
+            )
+        deadline = time.monotonic() + self._start_timeout
         new = self._directory is None
         try:
             if self._directory is None:
                 self._directory = _short_directory()
-                _give_to_server_user(self._directory)
-            self._initialise()
-            self._start_somewhere()
+                atexit.register(self.close)
+                give_to_server_user(self._directory)
+            self._initialise(deadline)
+            self._start_somewhere(deadline)
         except BaseException:
             # A server that ran before keeps its data.
             if new:
@@ -168,7 +177,9 @@ class PrivateServer:
         """Stop the server and remove its directory, and its data unless `datadir` was given."""
         if os.getpid() != self._owner:
             return
-        self.stop()
+        # Data that is thrown away needs no orderly stop, which takes HandlerSocket a second.
+        self._end(signal.SIGTERM if self._given_datadir else signal.SIGKILL)
+        atexit.unregister(self.close)
         directory, self._directory = self._directory, None
         self._ports = ("", "")
         if directory is not None:
@@ -179,7 +190,7 @@ class PrivateServer:
         directory = self.directory / "tmp"
         if not directory.exists():
             directory.mkdir(mode=0o700)
-            _give_to_server_user(directory)
+            give_to_server_user(directory)
         return directory
 
     def _secret(self, option: str) -> str:
@@ -188,13 +199,41 @@ class PrivateServer:
             raise TypeError(f"{option} is a str (empty: no login), not {secret!r}")
         return secret
 
-    def _initialise(self) -> None:
-        if (self.datadir / "mysql").is_dir():
+    def _initialise(self, deadline: float) -> None:
+        datadir = self.datadir
+        datadir.mkdir(parents=True, exist_ok=True)
+        if (closed := closed_to_server_user(datadir)) is not None:
+            raise ServerStartError(
+                f"the user mysql cannot enter {closed}, so it cannot use {datadir}: "
+                f"chmod o+x {closed}, or give another directory"
+            )
+        self._wait_for_the_lock()
+        if (datadir / "mysql").is_dir():
             return
-        self.datadir.mkdir(parents=True, exist_ok=True)
-        _give_to_server_user(self.datadir)
-        command = [
-            *self._as_server_user(),
+        give_to_server_user(datadir)
+        there = set(datadir.iterdir())
+        try:
+            trouble = run(self._install_command(), max(0.0, deadline - time.monotonic()))
+            if trouble is not None:
+                raise ServerStartError(f"mariadb-install-db failed in {datadir}: {trouble}")
+        except BaseException:
+            # A half of the system tables would pass for all of them at the next start.
+            _remove(set(datadir.iterdir()) - there)
+            raise
+
+    def _wait_for_the_lock(self) -> None:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while is_in_use(self.datadir):
+            if time.monotonic() > deadline:
+                raise ServerStartError(
+                    f"{self.datadir} is in use by another server: stop that one, or give "
+                    "another directory"
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _install_command(self) -> list[str]:
+        return [
+            *as_server_user(self._programs.setpriv),
             self._programs.install_db,
             "--no-defaults",
             "--auth-root-authentication-method=normal",
@@ -206,23 +245,21 @@ class PrivateServer:
             "--innodb-log-file-size=8M",
             "--innodb-flush-log-at-trx-commit=0",
         ]
-        status, output = _run(command)
-        if status:
-            raise ServerStartError(f"mariadb-install-db failed in {self.datadir}: {output}")
 
-    def _start_somewhere(self) -> None:
-        """Start, on other ports when another program took one of ours first."""
-        for attempt in range(_ATTEMPTS):
-            if not self._ports[0] or attempt:
+    def _start_somewhere(self, deadline: float) -> None:
+        """Start; the first time on other ports when another program took one of ours."""
+        choose = not self._ports[0]
+        for _ in range(_ATTEMPTS if choose and self._tcp else 1):
+            if choose:
                 self._ports = _free_ports() if self._tcp else self._socket_paths()
             self._write_settings()
-            deadline = time.monotonic() + self._start_timeout
             self._spawn()
-            trouble = self._wait(deadline)
+            trouble = self._wait(deadline, hurry=choose and self._tcp)
             if trouble is None:
                 return
+            ended = self.pid is None
             self._end(signal.SIGKILL)
-            if not (self._tcp and "bind" in self.log):
+            if ended or time.monotonic() > deadline:
                 break
         raise ServerStartError(f"{trouble}; the end of its log:\n{self._log_tail()}")
 
@@ -270,130 +307,71 @@ class PrivateServer:
         )
 
     def _spawn(self) -> None:
-        started = threading.Event()
-        error: list[OSError] = []
-        command = [
-            *self._as_server_user("--pdeathsig", "KILL"),
-            self._programs.mariadbd,
-            f"--defaults-file={self.directory / 'my.cnf'}",
-        ]
-
-        def keep() -> None:
-            try:
-                with (self.directory / "log").open("wb") as log:
-                    self._process = process = subprocess.Popen(
-                        command,
-                        stdin=subprocess.DEVNULL,
-                        stdout=log,
-                        stderr=subprocess.STDOUT,
-                        cwd="/",
-                        start_new_session=True,
-                    )
-            except OSError as failed:
-                error.append(failed)
-                return
-            finally:
-                started.set()
-            process.wait()
-
-        self._keeper = threading.Thread(target=keep, name="hskv-mariadbd-keeper", daemon=True)
+        command = [self._programs.mariadbd, f"--defaults-file={self.directory / 'my.cnf'}"]
+        self._keeper = Keeper(self._programs.setpriv, command, self.directory / "log")
         self._keeper.start()
-        started.wait()
-        if error:
-            raise ServerStartError(f"mariadbd could not be started: {error[0]}") from error[0]
 
-    def _as_server_user(self, *arguments: str) -> list[str]:
-        user = _server_user()
-        drop = ["--reuid", user, "--regid", user, "--init-groups"] if user else []
-        return [self._programs.setpriv, *drop, *arguments, "--"] if drop or arguments else []
+    def _wait(self, deadline: float, *, hurry: bool) -> str | None:
+        """Wait until everything answers; what is wrong, when it does not in time.
 
-    def _wait(self, deadline: float) -> str | None:
-        """Wait until everything answers; what is wrong, when it does not in time."""
-        trouble = "nothing answered"
-        while time.monotonic() < deadline:
+        `hurry` where other ports can be tried: no HandlerSocket soon after SQL is trouble then.
+        """
+        listening = False
+        while True:
             if self.pid is None:
                 return "mariadbd ended while it started"
             try:
-                self._check()
+                self._check_sql()
+                if hurry and not listening:
+                    deadline = min(deadline, time.monotonic() + _LISTENER_SECONDS)
+                listening = True
+                self._check_handlersocket()
             except (OSError, HandlerSocketError) as error:
-                trouble = str(error)
+                if time.monotonic() > deadline:
+                    return f"mariadbd did not answer in time ({error})"
                 time.sleep(_POLL_SECONDS)
             else:
                 return None
-        return f"mariadbd did not answer within {self._start_timeout} s ({trouble})"
 
-    def _check(self) -> None:
+    def _check_sql(self) -> None:
         # SQL comes last in the start of the server, after the init file.
         with socket.socket(socket.AF_UNIX) as sql:
-            sql.settimeout(2.0)
+            sql.settimeout(1.0)
             sql.connect(self.sql["unix_socket"])
             if not sql.recv(1):
                 raise OSError("SQL hung up")
-        with Client(self.url, timeout=2.0, pool_size=1) as client:
+
+    def _check_handlersocket(self) -> None:
+        with Client(self.url, timeout=1.0, connect_timeout=1.0, pool_size=1) as client:
             index = client.open("kv", ["kind"])
             client.find(index, "=", [b"\x00"])
             # A write that finds no row: the write port must answer too.
             client.modify(index, "=", [b"\x00"], "D")
 
     def _end(self, number: signal.Signals) -> None:
-        process = self._process
-        if process is None or os.getpid() != self._owner:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
-        if self._keeper is not None:
-            self._keeper.join(_STOP_SECONDS)
-            if self._keeper.is_alive():
-                process.kill()
-                self._keeper.join(_STOP_SECONDS)
-        self._process = self._keeper = None
+        if self._keeper is not None and os.getpid() == self._owner:
+            self._keeper.end(number)
+            self._keeper = None
 
     def _log_tail(self) -> str:
         return "\n".join(self.log.splitlines()[-_LOG_TAIL_LINES:])
 
 
-def _run(command: list[str]) -> tuple[int, str]:
-    """Run a program and the programs that it runs; an interrupt ends them all."""
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        cwd="/",
-        start_new_session=True,
-    ) as process:
-        try:
-            output, _ = process.communicate()
-        except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return process.returncode, output.decode(errors="replace")
-
-
-def _server_user() -> str | None:
-    """The user to run as: mariadbd refuses to be root; None for ourselves."""
-    if os.geteuid() != 0:
-        return None
-    try:
-        return pwd.getpwnam("mysql").pw_name
-    except KeyError:
-        raise ServerStartError(
-            "mariadbd cannot run as root, and there is no user mysql: make one, or run as "
-            f"another user than {getpass.getuser()}"
-        ) from None
-
-
-def _give_to_server_user(directory: Path) -> None:
-    if (user := _server_user()) is not None:
-        shutil.chown(directory, user, user)
-
-
 def _short_directory() -> Path:
     """A directory whose path leaves room for the name of a socket."""
     for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 mkdtemp makes a private one in it
-        if len(parent) + len("/hskv-12345678") <= _LONGEST_DIRECTORY:
+        path = Path(parent, "hskv-12345678")
+        if len(os.fsencode(path)) <= _LONGEST_DIRECTORY and not closed_to_server_user(path):
             return Path(tempfile.mkdtemp(prefix="hskv-", dir=parent))
-    raise ServerStartError("no directory for temporary files has a path short enough for a socket")
+    raise ServerStartError("set TMPDIR to a short path that the server's user may enter")
+
+
+def _remove(paths: set[Path]) -> None:
+    for path in paths:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _quoted(value: str) -> str:
@@ -403,7 +381,7 @@ def _quoted(value: str) -> str:
 def _write_private(path: Path, text: str) -> None:
     path.touch(mode=0o600)
     path.write_text(text)
-    _give_to_server_user(path)
+    give_to_server_user(path)
 
 
 def _free_ports() -> tuple[str, str]:

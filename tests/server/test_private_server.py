@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ import pytest
 import hskv
 from hskv.exceptions import ConnectionError
 from hskv.mariadb import PrivateServer, ServerStartError
+from hskv.mariadb import server as private_server
 
 
 def alive(pid: int) -> bool:
@@ -31,6 +33,17 @@ def wait_until_gone(pid: int, seconds: float = 10.0) -> bool:
     while alive(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     return not alive(pid)
+
+
+def child_can_start(server: PrivateServer) -> bool:
+    child = os.fork()
+    if child == 0:
+        try:
+            server.start()
+        except ServerStartError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("tcp", [False, True])
@@ -54,6 +67,8 @@ def test_a_store_works_at_once_and_data_survives_stop_and_kill(tcp: bool) -> Non
             assert not alive(pid)
             server.start()
             assert dict(store) == {"a": 1, "b": 2}
+            server.stop()
+            assert not child_can_start(server)
     assert not directory.exists()
 
 
@@ -75,10 +90,13 @@ def public_directory() -> Iterator[Path]:
 
 def test_a_data_directory_that_was_given_stays(public_directory: Path) -> None:
     datadir = public_directory / "data"
+    with pytest.raises(ServerStartError, match="did not end within"):
+        PrivateServer(datadir, start_timeout=0.1).start()
+    assert list(datadir.iterdir()) == []
     with PrivateServer(datadir) as server, hskv.connect(server.url) as store:
         store["kept"] = 1
-        with pytest.raises(ServerStartError, match=r"log:\n(.*\n)*.*lock"):
-            PrivateServer(datadir, start_timeout=3).start()
+        with pytest.raises(ServerStartError, match="in use by another server"):
+            PrivateServer(datadir).start()
     with PrivateServer(datadir) as server, hskv.connect(server.url) as store:
         assert store["kept"] == 1
 
@@ -131,6 +149,58 @@ def test_two_servers_do_not_meet() -> None:
     ):
         first["a"] = 1
         assert "a" not in second
+
+
+def test_a_port_taken_meanwhile_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    pick = private_server._free_ports  # the one way to be late between choice and start
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        choices = iter([("", taken), ("", "")])
+
+        def picked_late() -> tuple[str, str]:
+            read, write = pick()
+            return read, next(choices)[1] or write
+
+        monkeypatch.setattr(private_server, "_free_ports", picked_late)
+        with PrivateServer(tcp=True) as server, hskv.connect(server.url) as store:
+            assert f",{taken}/" not in server.url
+            store["a"] = 1
+            url = server.url
+            server.stop()
+            read = int(url.partition("127.0.0.1:")[2].partition(",")[0])
+            with socket.create_server(("127.0.0.1", read)):
+                server._start_timeout = 3.0
+                with pytest.raises(ServerStartError, match="did not answer in time"):
+                    server.start()
+            server.start()
+            assert server.url == url
+            assert store["a"] == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the server runs as another user only for root")
+def test_a_directory_closed_to_the_servers_user(
+    public_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    public_directory.chmod(0o700)
+    with pytest.raises(ServerStartError, match=rf"chmod o\+x {public_directory}"):
+        PrivateServer(public_directory / "data").start()
+    monkeypatch.setattr(tempfile, "tempdir", str(public_directory))
+    with PrivateServer() as server:
+        assert public_directory not in server.directory.parents
+
+
+def test_a_process_that_ends_without_close_leaves_no_directory() -> None:
+    script = """
+        from hskv.mariadb import PrivateServer
+        server = PrivateServer()
+        server.start()
+        print(server.pid, server.directory)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    pid, directory = done.stdout.split()
+    assert not alive(int(pid))
+    assert not Path(directory).exists()
 
 
 def test_it_dies_with_a_process_that_was_killed() -> None:

@@ -43,6 +43,7 @@ ORDER = [
     "hskv.integrations.dogpile",
     "hskv.integrations.limits",
     "hskv.mariadb.programs",
+    "hskv.mariadb.process",
     "hskv.mariadb.server",
     "hskv.mariadb.doctor",
     "hskv.mariadb",
