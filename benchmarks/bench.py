@@ -133,8 +133,8 @@ def cases(server: PrivateServer, rounds_calls: int) -> Iterator[Case]:
     changes = client.open("kv", COLUMNS[1:], filter_columns=FILTERS)
     counter = client.open("kv", ["n", "version"], filter_columns=FILTERS)
     indexes = [found, items, changes, counter]
-    read = RawLoop(client.settings.read, server.secret, indexes)
-    write = RawLoop(client.settings.write, server.write_secret, indexes)
+    read = RawLoop(client.settings.readers[0], server.secret, indexes)
+    write = RawLoop(client.settings.writers[0], server.write_secret, indexes)
     now, key = int(time.time() * 1000), KEYS[7]
     encoded: list[bytes | None] = [name.encode() for name in BATCH]
 

@@ -14,7 +14,6 @@ from .exceptions import (
     AuthenticationError,
     ConnectionError,
     HandlerSocketError,
-    IndexedConnectionError,
     LockTimeoutError,
     OperationalError,
     ProtocolError,
@@ -25,6 +24,7 @@ from .transport.address import Address, Secret, SecretSource, Settings, load_set
 from .transport.channel import Channel, Index
 from .transport.pool import ChannelPool
 from .transport.retry import Effect, failure, pauses, repeatable
+from .transport.servers import Servers
 from .wire import requests
 from .wire.replies import Reply, Row, modified_rows
 from .wire.requests import Filter, In
@@ -36,6 +36,7 @@ Condition = tuple[str, str, Value]
 """(filter column, one of = != > >= < <=, value)"""
 
 _Lookup = tuple[str, list[bytes | None], int, int, In | None, Sequence[Filter]]
+_Side = ChannelPool | Servers
 _MODIFY_OPERATIONS: Final = ("U", "D", "+", "-")
 _CHANNEL_LIFETIME_SECONDS: Final = 3600.0
 
@@ -85,13 +86,13 @@ class Client:
     def _start(self, settings: Settings) -> None:
         self._timeout = settings.timeout
         self._indexes: dict[tuple[Any, ...], Index] = {}
-        self._reader = _pool(settings, settings.read, settings.secret)
+        self._reader = _side(settings, settings.readers, settings.secret)
         write_secret = settings.write_secret or settings.secret
-        self._writer = _pool(settings, settings.write, write_secret)
+        self._writer = _side(settings, settings.writers, write_secret)
 
     def __repr__(self) -> str:
-        settings = self.settings
-        return f"<Client of {settings.read} and {settings.write}>"
+        addresses = (*self.settings.readers, *self.settings.writers)
+        return f"<Client of {', '.join(map(str, addresses))}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self).from_settings, (self.settings,)
@@ -273,7 +274,7 @@ class Client:
 
     def _exchange(
         self,
-        pool: ChannelPool,
+        pool: _Side,
         channel: Channel,
         calls: Sequence[tuple[Index, bytes]],
         effect: Effect,
@@ -435,6 +436,11 @@ class Pipeline:
         return self
 
 
+def _side(settings: Settings, addresses: Sequence[Address], secret: Secret) -> _Side:
+    pools = [_pool(settings, address, secret) for address in addresses]
+    return pools[0] if len(pools) == 1 else Servers(pools)
+
+
 def _pool(settings: Settings, address: Address, secret: Secret) -> ChannelPool:
     connect = partial(
         Channel,
@@ -448,21 +454,16 @@ def _pool(settings: Settings, address: Address, secret: Secret) -> ChannelPool:
     return ChannelPool(connect, size=settings.pool_size, timeout=settings.pool_timeout)
 
 
-def _lost(
-    pool: ChannelPool, channel: Channel, error: BaseException, effect: Effect
-) -> BaseException:
+def _lost(pool: _Side, channel: Channel, error: BaseException, effect: Effect) -> BaseException:
     """Drop the channel of a failed exchange; the error to report for it."""
-    pool.discard(channel)
-    if isinstance(error, IndexedConnectionError):
-        # The server went away, and with it the other ends of all idle channels.
-        pool.drop_idle()
+    pool.discard(channel, error)
     reported = failure(error, effect)
     if reported is not error:
         reported.__cause__ = error
     return reported
 
 
-def _give_back(pool: ChannelPool, channel: Channel, replies: Sequence[Reply]) -> None:
+def _give_back(pool: _Side, channel: Channel, replies: Sequence[Reply]) -> None:
     # A channel that is not logged in is of no use; one that asked for a missing table keeps
     # the name locked on the server, and CREATE TABLE would wait for it.
     if any(isinstance(reply, (AuthenticationError, TableNotFoundError)) for reply in replies):

@@ -84,8 +84,8 @@ class _FileSecret:
 class Settings:
     """What a URL and keyword arguments say of how to reach a table; times in seconds."""
 
-    read: Address
-    write: Address
+    readers: tuple[Address, ...]
+    writers: tuple[Address, ...]
     secret: Secret = field(default_factory=Secret)
     write_secret: Secret = field(default_factory=Secret)
     database: str | None = None
@@ -137,7 +137,7 @@ def parse_url(url: str) -> Settings:
     options = _options(query)
     read, write = ports or _paths(options)
     login = Secret(secret, options.pop("secret_file", None))
-    settings = _with_names(Settings(read, write, login), path)
+    settings = _with_names(Settings((read,), (write,), login), path)
     if "write_secret" in options:
         settings = replace(settings, write_secret=Secret(options.pop("write_secret")))
     return _with_options(settings, options)

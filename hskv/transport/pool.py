@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from ..exceptions import ConnectionError, PoolTimeoutError
+from ..exceptions import ConnectionError, IndexedConnectionError, PoolTimeoutError
 from .channel import Channel
 
 # An idle channel younger than this is reused without asking the kernel whether it still lives.
@@ -109,15 +109,19 @@ class ChannelPool:
         else:
             self._remove(oldest)
 
-    def discard(self, channel: Channel) -> None:
-        """Give back a channel whose exchange failed: it is closed.
+    def discard(self, channel: Channel, error: BaseException | None = None) -> None:
+        """Give back a channel whose exchange failed with `error`: it is closed.
 
-        Raises RuntimeError for a channel that this pool has not lent out.
+        Where the connection broke the server went away, and with it the other ends of all idle
+        channels: they are closed too. Raises RuntimeError for a channel that this pool has not
+        lent out.
         """
         if channel.holder is not self:
             raise RuntimeError(f"{channel!r} is not on loan from {self!r}")
         channel.holder = None
         self._remove(channel)
+        if isinstance(error, IndexedConnectionError):
+            self.drop_idle()
 
     def drop_idle(self) -> None:
         """Close every idle channel: the server they lead to went away."""

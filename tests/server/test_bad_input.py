@@ -202,7 +202,7 @@ class TestBadServers:
     def check(self, url: str, error: type[Exception], text: str, *, written: bool = False) -> None:
         """A read and writes, all to the listener of the read port; `written`: one is sent."""
         settings = Client(url, timeout=0.5, connect_timeout=0.5).settings
-        with Client.from_settings(replace(settings, write=settings.read)) as client:
+        with Client.from_settings(replace(settings, writers=settings.readers)) as client:
             store = KeyValueStore(client)
             started = time.monotonic()
             with pytest.raises(error, match=text):
@@ -288,8 +288,7 @@ class TestBadServers:
         with Client(peer(lose)) as client:
             # The write port of such a URL leads nowhere: send both to the peer.
             settings = client.settings
-            both = settings.__class__(settings.read, settings.read, settings.secret, database="d")
-            store = KeyValueStore(Client.from_settings(both))
+            store = KeyValueStore(Client.from_settings(replace(settings, writers=settings.readers)))
             with pytest.raises(hskv.OutcomeUnknownError, match="may or may not") as caught:
                 store["a"] = 1
             assert len(asked) == 1, "a write is not sent twice"

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import hskv
 from hskv import Client, exceptions
 from hskv.mariadb import PrivateServer
+from hskv.transport.address import Address
 
 
 @pytest.fixture(scope="module")
@@ -165,13 +167,7 @@ class TestPipeline:
 
     def test_reads_alone_go_to_the_read_port(self, garage: Client) -> None:
         index = garage.open("cars", ["price"], index_name="b")
-        settings = garage.settings
-        nowhere = settings.__class__(
-            settings.read,
-            settings.read._replace(path="/nowhere"),
-            settings.secret,
-            database="hskv",
-        )
+        nowhere = replace(garage.settings, writers=(Address(path="/nowhere"),))
         with Client.from_settings(nowhere) as reader:
             index = reader.open("cars", ["price"], index_name="b")
             rows = reader.pipeline().find(index, "=", ["c"]).find(index, "=", ["c"]).execute()

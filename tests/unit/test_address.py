@@ -16,8 +16,8 @@ def given_secret() -> str:
 
 def parts(settings: Settings) -> tuple[Any, ...]:
     return (
-        str(settings.read),
-        str(settings.write),
+        *map(str, settings.readers),
+        *map(str, settings.writers),
         settings.secret.read(),
         settings.write_secret.read(),
         settings.database,
@@ -63,7 +63,7 @@ def test_options_of_a_url_become_numbers() -> None:
 def test_a_bare_url_has_the_defaults() -> None:
     settings = parse_url("hskv://h/db")
     assert settings == Settings(
-        Address("h", 9998), Address("h", 9999), settings.secret, settings.write_secret, "db"
+        (Address("h", 9998),), (Address("h", 9999),), settings.secret, settings.write_secret, "db"
     )
     assert not settings.secret
     assert not settings.write_secret
@@ -240,8 +240,8 @@ def test_settings_pickle_with_a_secret_in_a_file(tmp_path: Path) -> None:
 
 def test_the_environment_names_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HSKV_URL", "hskv://env/db")
-    assert load_settings(None).read.host == "env"
-    assert load_settings("hskv://given/db").read.host == "given"
+    assert load_settings(None).readers[0].host == "env"
+    assert load_settings("hskv://given/db").readers[0].host == "given"
 
 
 @pytest.mark.parametrize("value", [None, ""])

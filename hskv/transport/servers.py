@@ -1,0 +1,130 @@
+"""Several listeners of one kind: which is asked next, and which is set aside for a while.
+
+Locks: `Servers._lock` guards the failure marks of the members; never held across I/O.
+"""
+
+import itertools
+import random
+import threading
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final
+
+from ..exceptions import ConnectionError, PoolTimeoutError
+from .channel import Channel
+from .pool import ChannelPool
+
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+
+
+class _Member:
+    """A pool, and until when its server is set aside."""
+
+    def __init__(self, pool: ChannelPool) -> None:
+        self.pool = pool
+        self.failures = 0
+        self.retry_time = 0.0
+        self.probed = False
+
+    def failed(self) -> None:
+        if self.failures and not self.probed:
+            # Every channel to a server that went away breaks: that is one failure.
+            return
+        self.probed = False
+        pause = min(_FIRST_PAUSE_SECONDS * 2**self.failures, _LONGEST_PAUSE_SECONDS)
+        self.failures += 1
+        self.retry_time = monotonic() + pause * random.uniform(0.75, 1.25)
+
+
+class Servers:
+    """Pools of several servers that hold the same data, used in turn.
+
+    A server that cannot be reached, or breaks a connection, is set aside: for half a second at
+    first, twice as long each time it fails again, up to 30 s. When its pause is over, one
+    request tries it, while the others still pass it by; with that it is back. Where all are set
+    aside, the one that may come back soonest is tried.
+    """
+
+    def __init__(self, pools: Sequence[ChannelPool]) -> None:
+        self._members = [_Member(pool) for pool in pools]
+        self._by_pool = {id(member.pool): member for member in self._members}
+        self._turn = itertools.count(random.randrange(len(pools)))
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        aside = sum(member.failures > 0 for member in self._members)
+        return f"<Servers, {len(self._members)}, {aside} set aside>"
+
+    @property
+    def closed(self) -> bool:
+        """True after `close`."""
+        return self._members[0].pool.closed
+
+    def acquire(self) -> Channel:
+        """A channel to the next server that can be reached.
+
+        Raises what the last of them raises when none can.
+        """
+        error = ConnectionError("no server is configured")
+        for member in self._candidates():
+            try:
+                channel = member.pool.acquire()
+            except PoolTimeoutError:
+                raise
+            except ConnectionError as failed:
+                self._set_aside(member)
+                error = failed
+                continue
+            return channel
+        raise error
+
+    def release(self, channel: Channel) -> None:
+        """As `ChannelPool.release`; a server that was set aside is back."""
+        member = self._member(channel)
+        if member.failures:
+            with self._lock:
+                member.failures, member.probed = 0, False
+        member.pool.release(channel)
+
+    def discard(self, channel: Channel, error: BaseException | None = None) -> None:
+        """As `ChannelPool.discard`; a connection error sets its server aside."""
+        member = self._member(channel)
+        if isinstance(error, ConnectionError):
+            self._set_aside(member)
+        member.pool.discard(channel, error)
+
+    def close(self) -> None:
+        """Close all pools."""
+        for member in self._members:
+            member.pool.close()
+
+    def _member(self, channel: Channel) -> _Member:
+        member = self._by_pool.get(id(channel.holder))
+        if member is None:
+            raise RuntimeError(f"{channel!r} is not on loan from {self!r}")
+        return member
+
+    def _candidates(self) -> list[_Member]:
+        """Whom to try, in this order: the healthy in turn, or one whose pause is over."""
+        first = next(self._turn) % len(self._members)
+        members = self._members[first:] + self._members[:first]
+        now = monotonic()
+        with self._lock:
+            probed = next((m for m in members if m.failures and m.retry_time <= now), None)
+            if probed is not None:
+                # For the others it stays aside until the probe has come back.
+                probed.retry_time, probed.probed = now + _LONGEST_PAUSE_SECONDS, True
+            healthy = [member for member in members if not member.failures]
+        if probed is not None:
+            return [probed, *healthy]
+        if healthy:
+            return healthy
+        # None is left: the next failure of each counts, as after a probe.
+        for member in members:
+            member.probed = True
+        return sorted(members, key=lambda member: member.retry_time)
+
+    def _set_aside(self, member: _Member) -> None:
+        with self._lock:
+            member.failed()
