@@ -38,6 +38,7 @@ Condition = tuple[str, str, Value]
 _Lookup = tuple[str, list[bytes | None], int, int, In | None, Sequence[Filter]]
 _Side = ChannelPool | Servers
 _MODIFY_OPERATIONS: Final = ("U", "D", "+", "-")
+_MAX_INDEXES: Final = 1000
 _CHANNEL_LIFETIME_SECONDS: Final = 3600.0
 
 
@@ -113,6 +114,27 @@ class Client:
         self._reader.close()
         self._writer.close()
 
+    def drain(self, timeout: float = 10.0, *, refuse: bool = False) -> bool:
+        """Close every channel, and open none until `resume`: so that DDL need not wait.
+
+        Requests under way are finished first, for up to `timeout` seconds; False when some are
+        not by then. Requests meanwhile wait up to `pool_timeout`, or with `refuse` raise
+        PoolTimeoutError at once. The server lets go of a table when the last connection of the
+        same server thread has ended: other clients must be drained too.
+        """
+        sides = (self._reader, self._writer)
+        drained = [side.drain(timeout, refuse=refuse) for side in sides]
+        return all(drained)
+
+    def resume(self) -> None:
+        """End what `drain` began: requests open channels again."""
+        for side in (self._reader, self._writer):
+            side.resume()
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """Counts of the channels to the "read" and the "write" side: see `ChannelPool.stats`."""
+        return {"read": self._reader.stats(), "write": self._writer.stats()}
+
     def open(
         self,
         table: str,
@@ -139,6 +161,9 @@ class Client:
         if index is None:
             index = Index(*names)
             index.open_line(0)
+            if len(self._indexes) >= _MAX_INDEXES:
+                # Channels know an index by identity: those that are in use go on as they are.
+                self._indexes.clear()
             index = self._indexes.setdefault(names, index)
         return index
 

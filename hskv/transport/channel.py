@@ -6,7 +6,9 @@ a late reply must never answer another request.
 """
 
 import contextlib
+import logging
 import math
+import random
 import socket
 import struct
 from collections.abc import Sequence
@@ -32,6 +34,8 @@ MAX_INDEXES: Final = 256
 """A channel that has opened more than this is closed: the server keeps memory for each."""
 MAX_OPENED_AT_CONNECT: Final = 64
 """Of the indexes in use, so many (the latest) are opened with the login."""
+
+_traffic = logging.getLogger("hskv.traffic")
 
 _RECV_BYTES: Final = 1 << 14
 _RECV_MORE_BYTES: Final = 1 << 18
@@ -84,7 +88,9 @@ class Channel:
         self.address = address
         self.holder: object = None
         self.last_used = monotonic()
-        self.expires = self.last_used + lifetime
+        # Jitter: channels made together need not end together.
+        self.expires = self.last_used + lifetime * random.uniform(0.9, 1.0)
+        self._traced = _traffic.isEnabledFor(logging.DEBUG)
         self._indexes = indexes
         self._ids: dict[Index, bytes] = {}
         self._next_id = 0
@@ -123,9 +129,13 @@ class Channel:
     def gone(self) -> bool:
         """True when the server has closed its end, or sent bytes that nobody asked for."""
         try:
-            flags = socket.MSG_PEEK | socket.MSG_DONTWAIT
-            self._sock.recv(1, flags)
+            if self._cooperative:
+                # gevent waits in spite of MSG_DONTWAIT.
+                self._sock.settimeout(0.0)
+            self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except (BlockingIOError, InterruptedError):
+            if self._cooperative:
+                self._sock.settimeout(self._socket_timeout)
             return False
         except OSError:
             return True
@@ -140,7 +150,7 @@ class Channel:
         them closes the channel.
         """
         index_id = self._ids.get(index)
-        if index_id is None or len(body) > _LARGE_BYTES:
+        if index_id is None or len(body) > _LARGE_BYTES or self._traced:
             return self.call_many([(index, body)], deadline)[0]
         sent = False
         try:
@@ -196,8 +206,16 @@ class Channel:
                 self._indexes.pop(index, None)
             else:
                 self._ids[index] = number
-                self._indexes[index] = None
+                self._remember(index)
         return failed
+
+    def _remember(self, index: Index) -> None:
+        """To be opened at connect by the channels to come; the oldest are forgotten."""
+        self._indexes[index] = None
+        if len(self._indexes) > MAX_OPENED_AT_CONNECT:
+            # Another thread may forget the same one, or change the dict meanwhile.
+            with contextlib.suppress(RuntimeError, StopIteration):
+                self._indexes.pop(next(iter(self._indexes)), None)
 
     def _greet(self, secret: bytes | None, deadline: float) -> None:
         opened: dict[Index, bytes] = {}
@@ -223,6 +241,8 @@ class Channel:
 
     def _exchange(self, packet: bytes, count: int, deadline: float) -> list[Reply]:
         sent = 0
+        if self._traced:
+            self._trace(">", packet)
         try:
             self._wait_until(deadline)
             sent = self._sock.send(packet)
@@ -245,6 +265,8 @@ class Channel:
         while True:
             if not data:
                 raise IndexedConnectionError(f"{self.address} closed the connection")
+            if self._traced:
+                self._trace("<", data)
             replies += reader.feed(data)
             if len(replies) >= count:
                 break
@@ -255,6 +277,11 @@ class Channel:
         if self._socket_timeout != self._timeout:
             self._set_timeout(self._timeout)
         return replies
+
+    def _trace(self, direction: str, data: bytes) -> None:
+        if data.startswith(b"A\t"):
+            data = b"A\t1\t***\n" + data.partition(b"\n")[2]
+        _traffic.debug("%s %s %r", self.address, direction, data)
 
     def _wait_until(self, deadline: float) -> None:
         left = deadline - monotonic()

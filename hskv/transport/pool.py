@@ -10,7 +10,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, sleep
 from typing import Final
 
 from ..exceptions import ConnectionError, IndexedConnectionError, PoolTimeoutError
@@ -18,6 +18,7 @@ from .channel import Channel
 
 # An idle channel younger than this is reused without asking the kernel whether it still lives.
 _PEEK_AFTER_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.005
 
 _pools: "weakref.WeakSet[ChannelPool]" = weakref.WeakSet()
 
@@ -52,6 +53,9 @@ class ChannelPool:
         self._timeout = timeout
         self._max_idle = max_idle
         self.closed = False
+        self._places = size
+        self._refuses = False
+        self._connects = self._timeouts = 0
         self._reset()
         _pools.add(self)
 
@@ -132,6 +136,41 @@ class ChannelPool:
                 return
             self._remove(channel)
 
+    def drain(self, timeout: float, *, refuse: bool = False) -> bool:
+        """Close all channels, those in use when they come back, and open none until `resume`.
+
+        `acquire` waits meanwhile, with `refuse` it raises at once. Waits up to `timeout` seconds
+        for the channels in use; False when some still are.
+        """
+        deadline = monotonic() + timeout
+        with self._lock:
+            self._places, self._refuses = 0, refuse
+            for channel in self._channels:
+                channel.expires = 0.0
+        self.drop_idle()
+        while self._size and monotonic() < deadline:
+            sleep(_POLL_SECONDS)
+        return not self._size
+
+    def resume(self) -> None:
+        """End what `drain` began."""
+        self._places, self._refuses = self._max_size, False
+        self._serve()
+
+    def stats(self) -> dict[str, int]:
+        """Counts, by name.
+
+        Now: channels (`size`, of them `idle`), threads `waiting`. So far: `connects` tried, and
+        `timeouts` of acquire.
+        """
+        return {
+            "size": self._size,
+            "idle": len(self._idle),
+            "waiting": len(self._waiters),
+            "connects": self._connects,
+            "timeouts": self._timeouts,
+        }
+
     def close(self) -> None:
         """Close all channels; those in use are closed when they come back. Idempotent."""
         with self._lock:
@@ -153,6 +192,8 @@ class ChannelPool:
         """An idle channel, or None for the right to connect one; waits in turn for either."""
         waiter = _Waiter()
         with self._lock:
+            if self._refuses:
+                raise PoolTimeoutError("the client is drained for maintenance: try again later")
             self._waiters.append(waiter)
         try:
             self._serve()
@@ -162,6 +203,11 @@ class ChannelPool:
             if not self._leave(waiter):
                 self._give_up(waiter.channel)
             raise
+        self._timeouts += 1
+        if not self._places:
+            raise PoolTimeoutError(
+                f"the client stayed drained for {self._timeout} s: try again later"
+            )
         raise PoolTimeoutError(
             f"all {self._max_size} channels stayed in use for {self._timeout} s: raise pool_size "
             "or pool_timeout, or look for slow requests"
@@ -174,7 +220,7 @@ class ChannelPool:
                 try:
                     channel = self._idle.pop()
                 except IndexError:
-                    if self._size >= self._max_size and not self.closed:
+                    if self._size >= self._places and not self.closed:
                         return
                     self._size += 1
                     channel = None
@@ -200,6 +246,7 @@ class ChannelPool:
         try:
             if self.closed:
                 raise ConnectionError("this client is closed: make a new one")
+            self._connects += 1
             channel = self._connect()
         except BaseException:
             self._free_place()
@@ -211,7 +258,7 @@ class ChannelPool:
         return channel
 
     def _end_if_closed(self, channel: Channel) -> None:
-        if self.closed:
+        if self.closed or not self._places:
             channel.expires = 0.0
 
     def _usable(self, channel: Channel) -> bool:

@@ -6,6 +6,7 @@ Locks: `Servers._lock` guards the failure marks of the members; never held acros
 import itertools
 import random
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
@@ -93,6 +94,23 @@ class Servers:
         if isinstance(error, ConnectionError):
             self._set_aside(member)
         member.pool.discard(channel, error)
+
+    def drain(self, timeout: float, *, refuse: bool = False) -> bool:
+        """As `ChannelPool.drain`, of all pools; `timeout` is for each."""
+        drained = [member.pool.drain(timeout, refuse=refuse) for member in self._members]
+        return all(drained)
+
+    def resume(self) -> None:
+        """As `ChannelPool.resume`, of all pools."""
+        for member in self._members:
+            member.pool.resume()
+
+    def stats(self) -> dict[str, int]:
+        """As `ChannelPool.stats`, summed; and how many servers are set `aside`."""
+        counts: Counter[str] = Counter()
+        for member in self._members:
+            counts.update(member.pool.stats())
+        return {**counts, "aside": sum(member.failures > 0 for member in self._members)}
 
     def close(self) -> None:
         """Close all pools."""

@@ -1,15 +1,18 @@
 """Client, Index and Pipeline on the real server, and what a connection must survive."""
 
+import logging
 import os
 import pickle
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 
 import hskv
@@ -358,3 +361,42 @@ def test_a_secret_is_read_from_its_file(hskv_server: PrivateServer, tmp_path: Pa
             store.get("a")
         file.write_text(hskv_server.secret + "\n")
         assert store.get("none") is None
+
+
+class TestMaintenance:
+    def test_alter_table_goes_through_once_the_client_is_drained(self) -> None:
+        # A server of its own: any other connection to its threads would keep the table open.
+        with (
+            PrivateServer() as server,
+            Client(server.url) as client,
+            closing(pymysql.connect(autocommit=True, **server.sql)) as connection,
+            connection.cursor() as sql,
+        ):
+            sql.execute("CREATE TABLE altered (id INT PRIMARY KEY, n INT NOT NULL) ENGINE=InnoDB")
+            index = client.open("altered", ["id", "n"])
+            client.insert(index, [1, 5])
+            assert client.find(index, "=", [1]) == [(b"1", b"5")]
+            assert client.drain()
+            waiter = threading.Thread(target=client.find, args=(index, "=", [1]))
+            waiter.start()
+            started = time.monotonic()
+            sql.execute("ALTER TABLE altered ADD COLUMN more INT NOT NULL DEFAULT 7")
+            assert time.monotonic() - started < 3
+            client.resume()
+            waiter.join(5)
+            assert not waiter.is_alive()
+            wider = client.open("altered", ["id", "n", "more"])
+            assert client.find(wider, "=", [1]) == [(b"1", b"5", b"7")]
+            assert client.stats()["read"]["size"] >= 1
+            assert client.drain(refuse=True)
+            with pytest.raises(hskv.PoolTimeoutError, match="drained"):
+                client.find(wider, "=", [1])
+
+    def test_traffic_is_logged_without_the_secret(
+        self, hskv_server: PrivateServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.DEBUG, "hskv.traffic"), Client(hskv_server.url) as client:
+            client.find(client.open("kv", ["n"]), "=", [b"shown"])
+        assert "A\\t1\\t***" in caplog.text
+        assert "shown" in caplog.text
+        assert hskv_server.secret not in caplog.text

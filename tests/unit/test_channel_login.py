@@ -1,4 +1,5 @@
 import errno
+import logging
 import socket
 import threading
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from hskv.transport import channel as channel_module
 from hskv.transport.address import Address, Secret
 from hskv.transport.channel import MAX_OPENED_AT_CONNECT, Channel, Index
 
-from .scripted import INDEX, OTHER, Connector, ScriptedSocket, sockets
+from .scripted import INDEX, OTHER, Connector, CooperativeSocket, ScriptedSocket, sockets
 
 BODY = b"\t=\t1\tk\t1\t0\n"
 LOGIN = b"A\t1\tsecret\n"
@@ -225,3 +226,41 @@ def test_a_cooperative_socket_keeps_its_timeout(
     channel = Channel(listener[1], Secret(), {}, connect_timeout=2.0, timeout=3.0)
     assert channel._sock.gettimeout() == 3.0
     channel.close()
+
+
+def test_the_indexes_to_open_at_connect_are_bounded(connect: Connector) -> None:
+    connect.indexes = {
+        Index("db", "t", "PRIMARY", (str(number),)): None for number in range(MAX_OPENED_AT_CONNECT)
+    }
+    oldest = next(iter(connect.indexes))
+    sock = ScriptedSocket(OK * MAX_OPENED_AT_CONNECT, OK + b"0\t1\ta\n")
+    assert connect(sock).call(INDEX, BODY, monotonic() + 5) == [(b"a",)]
+    assert INDEX in connect.indexes
+    assert oldest not in connect.indexes
+    assert len(connect.indexes) == MAX_OPENED_AT_CONNECT
+
+
+def test_traffic_is_logged_with_the_secret_masked(
+    connect: Connector, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "hskv.traffic"):
+        sock = ScriptedSocket(OK, OK + b"0\t1\ta\n")
+        channel = connect(sock, Secret("secret"))
+        assert channel.call(INDEX, BODY, monotonic() + 5) == [(b"a",)]
+    assert "secret" not in caplog.text
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0] == r"/run/scripted > b'A\t1\t***\n'"
+    assert lines[1] == r"/run/scripted < b'0\t1\n'"
+    assert lines[-1] == r"/run/scripted < b'0\t1\n0\t1\ta\n'"
+
+
+@pytest.mark.parametrize(
+    ("step", "gone"), [(BlockingIOError(errno.EAGAIN, "again"), False), (b"", True)]
+)
+def test_a_cooperative_socket_is_peeked_at_without_waiting(
+    connect: Connector, step: bytes | BaseException, gone: bool
+) -> None:
+    sock = CooperativeSocket(step)
+    channel = connect(sock)
+    assert channel.gone() is gone
+    assert sock.timeouts[-1] == (0.0 if gone else 5.0)
