@@ -1,6 +1,8 @@
 """A MariaDB table as a fast, durable, shared key-value store, through HandlerSocket."""
 
-from .client import Client, Index, Pipeline
+import logging
+
+from .client import Client, Index, Pipeline, RequestInfo
 from .exceptions import (
     AuthenticationError,
     BatchError,
@@ -24,10 +26,13 @@ from .exceptions import (
     TransactionAbortedError,
     ValueTooLargeError,
 )
+from .manager import Manager
 from .store.expiry import DEFAULT
 from .store.store import KeyValueStore, connect
 from .store.table import Table
 from .wire.codec import implementation as codec_implementation
+
+logging.getLogger("hskv").addHandler(logging.NullHandler())
 
 __version__ = "0.1.0"
 
@@ -46,6 +51,7 @@ __all__ = [
     "KeyTooLongError",
     "KeyValueStore",
     "LockTimeoutError",
+    "Manager",
     "OperationalError",
     "OutcomeUnknownError",
     "Pipeline",
@@ -53,6 +59,7 @@ __all__ = [
     "ProtocolError",
     "ReadOnlyError",
     "RecoverableConnectionError",
+    "RequestInfo",
     "RequestTimeoutError",
     "SerializationError",
     "Table",

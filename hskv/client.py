@@ -4,11 +4,12 @@ A `Client` holds two pools of channels, one to the read port and one to the writ
 the one place that sends a request again. It may be shared by threads, and used after a fork.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, NamedTuple, Self, cast
 
 from .exceptions import (
     AuthenticationError,
@@ -27,9 +28,11 @@ from .transport.retry import Effect, failure, pauses, repeatable
 from .transport.servers import Servers
 from .wire import requests
 from .wire.replies import Reply, Row, modified_rows
-from .wire.requests import Filter, In
+from .wire.requests import MAX_IN, Filter, In
 
-__all__ = ["Client", "Index", "Pipeline", "Row", "Value"]
+__all__ = ["Client", "Index", "Pipeline", "RequestInfo", "Row", "Value"]
+
+_log = logging.getLogger("hskv")
 
 Value = bytes | str | int | None
 Condition = tuple[str, str, Value]
@@ -40,6 +43,25 @@ _Side = ChannelPool | Servers
 _MODIFY_OPERATIONS: Final = ("U", "D", "+", "-")
 _MAX_INDEXES: Final = 1000
 _CHANNEL_LIFETIME_SECONDS: Final = 3600.0
+_PEEK_BEFORE_READS_AFTER_SECONDS: Final = 1.0
+
+
+class RequestInfo(NamedTuple):
+    """What `on_request` is told of each exchange with a server, the repeated attempts included.
+
+    `operation` is find, insert, modify or pipeline (of several `requests`), `table` that of the
+    first. `seconds` passed, waiting for a channel included. `bytes_sent` are those of the
+    requests, `bytes_received` those of the values. `error` is the exception that was raised, or
+    the first one in a pipeline; None where all went well.
+    """
+
+    operation: str
+    table: str
+    seconds: float
+    bytes_sent: int
+    bytes_received: int
+    requests: int
+    error: BaseException | None
 
 
 class Client:
@@ -48,7 +70,8 @@ class Client:
     `source` is a URL (`hskv://:SECRET@HOST:READ_PORT,WRITE_PORT/DATABASE`), or None for the
     one in `HSKV_URL`; keyword arguments beat it. Times are in seconds: `timeout` for a request
     (5), `connect_timeout` for connecting and logging in (2), `pool_timeout` for a free channel
-    (5). `pool_size` (16) channels at most are opened to each port. No I/O is done before the
+    (5). `pool_size` (16) channels at most are opened to each port. `on_request` is called with
+    a `RequestInfo` after each request; what it raises is logged. No I/O is done before the
     first request. Raises ValueError for a URL or option that cannot be meant.
     """
 
@@ -63,6 +86,7 @@ class Client:
         connect_timeout: float | None = None,
         pool_size: int | None = None,
         pool_timeout: float | None = None,
+        on_request: Callable[[RequestInfo], object] | None = None,
     ) -> None:
         self.settings = load_settings(
             source,
@@ -73,6 +97,7 @@ class Client:
             connect_timeout=connect_timeout,
             pool_size=pool_size,
             pool_timeout=pool_timeout,
+            on_request=on_request,
         )
         self._start(self.settings)
 
@@ -85,11 +110,10 @@ class Client:
         return client
 
     def _start(self, settings: Settings) -> None:
-        self._timeout = settings.timeout
+        self._on_request = settings.on_request
         self._indexes: dict[tuple[Any, ...], Index] = {}
-        self._reader = _side(settings, settings.readers, settings.secret)
-        write_secret = settings.write_secret or settings.secret
-        self._writer = _side(settings, settings.writers, write_secret)
+        self._reader = _side(settings, Effect.READ)
+        self._writer = _side(settings, Effect.WRITE)
 
     def __repr__(self) -> str:
         addresses = (*self.settings.readers, *self.settings.writers)
@@ -131,6 +155,11 @@ class Client:
         for side in (self._reader, self._writer):
             side.resume()
 
+    def purge(self) -> None:
+        """Close every channel, those in use after their exchange; requests to come connect anew."""
+        self._reader.purge()
+        self._writer.purge()
+
     def stats(self) -> dict[str, dict[str, int]]:
         """Counts of the channels to the "read" and the "write" side: see `ChannelPool.stats`."""
         return {"read": self._reader.stats(), "write": self._writer.stats()}
@@ -167,6 +196,16 @@ class Client:
             index = self._indexes.setdefault(names, index)
         return index
 
+    def verify(self, index: Index, effect: Effect = Effect.READ) -> None:
+        """Ask the server whether an index can be opened; no row is read.
+
+        On the read port, or with another `effect` on the write port. Raises TableNotFoundError,
+        IndexNotFoundError, ColumnNotFoundError, and what `find` raises.
+        """
+        reply = self._call_many([(index, requests.NOTHING)], effect)[0]
+        if isinstance(reply, OperationalError) and reply.reason != requests.NOTHING_REFUSED_AS:
+            raise reply
+
     def find(
         self,
         index: Index,
@@ -184,16 +223,16 @@ class Client:
         `operation` is one of = > >= < <= and `key` a value for each leading part of the index.
         `in_` gives a key part's position and several values for it; at most one row is found
         for each, and limit must be at least their number. `filters` skip rows, `while_` ends
-        the scan at the first row that fails. One round trip; repeated on another channel when
-        the connection breaks. Raises OperationalError, ConnectionError, ProtocolError;
-        ValueError or TypeError before anything is sent.
+        the scan at the first row that fails. One round trip for each 1,000 values of `in_`;
+        repeated on another channel when the connection breaks. Raises OperationalError,
+        ConnectionError, ProtocolError; ValueError or TypeError before anything is sent.
         """
         if in_ is None and not filters and not while_:
             body = requests.find(operation, _tokens(key, "key"), limit, offset)
-        else:
-            lookup = _lookup(index, operation, key, limit, offset, in_, filters, while_)
-            body = requests.find(*lookup)
-        return self.call(index, body, Effect.READ)
+            return self.call(index, body, Effect.READ)
+        lookups = _lookups(index, operation, key, limit, offset, in_, filters, while_)
+        bodies = [requests.find(*lookup) for lookup in lookups]
+        return [row for body in bodies for row in self.call(index, body, Effect.READ)]
 
     def insert(self, index: Index, values: Sequence[Value]) -> int | None:
         """Insert a row of one value for each column of the index.
@@ -227,9 +266,10 @@ class Client:
         changed. Raises OutcomeUnknownError when the reply was lost, LockTimeoutError, and what
         `find` raises; ValueError where `values` are not one for each column.
         """
-        lookup = _lookup(index, operation, key, limit, offset, in_, filters, while_)
-        body = _find_modify(index, lookup, modify_operation, values)
-        return modified_rows(self.call(index, body, _effect(limit, in_)))
+        lookups = _lookups(index, operation, key, limit, offset, in_, filters, while_)
+        bodies = [_find_modify(index, lookup, modify_operation, values) for lookup in lookups]
+        effect = _effect(limit, in_)
+        return sum(modified_rows(self.call(index, body, effect)) for body in bodies)
 
     def modify_returning(
         self,
@@ -246,9 +286,13 @@ class Client:
         while_: Iterable[Condition] = (),
     ) -> list[Row]:
         """As `modify`, but gives the rows as they were before the change."""
-        lookup = _lookup(index, operation, key, limit, offset, in_, filters, while_)
-        body = _find_modify(index, lookup, modify_operation, values, returning=True)
-        return self.call(index, body, _effect(limit, in_))
+        lookups = _lookups(index, operation, key, limit, offset, in_, filters, while_)
+        bodies = [
+            _find_modify(index, lookup, modify_operation, values, returning=True)
+            for lookup in lookups
+        ]
+        effect = _effect(limit, in_)
+        return [row for body in bodies for row in self.call(index, body, effect)]
 
     def pipeline(self) -> "Pipeline":
         """Several requests to be sent in one write: see `Pipeline`."""
@@ -259,25 +303,28 @@ class Client:
 
         `effect` says to which port it goes and when it may be sent again.
         """
+        if self._on_request is not None:
+            return _rows(self.call_many([(index, body)], effect)[0])
         pool = self._reader if effect is Effect.READ else self._writer
         try:
             channel = pool.acquire()
         except ConnectionError as error:
             return _rows(self._repeat([(index, body)], effect, error)[0])
-        deadline = monotonic() + self._timeout
+        began = monotonic()
+        deadline = began + channel.timeout
         try:
             reply = channel.call(index, body, deadline)
         except BaseException as error:
             reported = _lost(pool, channel, error, effect)
             if not isinstance(reported, ConnectionError):
                 raise
-            return _rows(self._repeat([(index, body)], effect, reported, deadline)[0])
+            return _rows(self._repeat([(index, body)], effect, reported, began, deadline)[0])
         if type(reply) is list:
             pool.release(channel)
             return reply
         _give_back(pool, channel, [reply])
         if isinstance(reply, LockTimeoutError):
-            return _rows(self._repeat([(index, body)], effect, reply, deadline)[0])
+            return _rows(self._repeat([(index, body)], effect, reply, began, deadline)[0])
         return _rows(reply)
 
     def call_many(self, calls: Sequence[tuple[Index, bytes]], effect: Effect) -> list[Reply]:
@@ -286,16 +333,46 @@ class Client:
         Not a transaction: a request that fails does not undo the others, except that a
         deadlock undoes all of them: then TransactionAbortedError is raised for the whole.
         """
+        if self._on_request is None:
+            return self._call_many(calls, effect)
+        return self._observed(self._on_request, calls, effect)
+
+    def _observed(
+        self,
+        on_request: Callable[[RequestInfo], object],
+        calls: Sequence[tuple[Index, bytes]],
+        effect: Effect,
+    ) -> list[Reply]:
+        began = monotonic()
+        replies: list[Reply] = []
+        error: BaseException | None = None
+        try:
+            replies = self._call_many(calls, effect)
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            seconds = monotonic() - began
+            try:
+                on_request(_info(calls, effect, replies, seconds, error))
+            except Exception:  # noqa: BLE001 it must not undo the request
+                _log.exception("on_request raised an exception")
+        return replies
+
+    def _call_many(self, calls: Sequence[tuple[Index, bytes]], effect: Effect) -> list[Reply]:
         pool = self._reader if effect is Effect.READ else self._writer
+        began, deadline = 0.0, None
         try:
             channel = pool.acquire()
+            began = monotonic()
+            deadline = began + channel.timeout
+            replies = self._exchange(pool, channel, calls, effect, deadline)
         except ConnectionError as error:
-            return self._repeat(calls, effect, error)
-        deadline = monotonic() + self._timeout
-        try:
-            return self._exchange(pool, channel, calls, effect, deadline)
-        except ConnectionError as error:
-            return self._repeat(calls, effect, error, deadline)
+            return self._repeat(calls, effect, error, began, deadline)
+        refused = replies[0]
+        if len(replies) == 1 and isinstance(refused, LockTimeoutError):
+            return self._repeat(calls, effect, refused, began, deadline)
+        return replies
 
     def _exchange(
         self,
@@ -324,17 +401,18 @@ class Client:
         calls: Sequence[tuple[Index, bytes]],
         effect: Effect,
         error: HandlerSocketError,
+        began: float = 0.0,
         deadline: float | None = None,
     ) -> list[Reply]:
         """Send again what failed with `error`, where that is harmless; else raise it.
 
+        `began` and `deadline` are those of the attempt that failed, if it got a channel.
         What the server gave up for want of a lock is sent again only where as much time is left
         as it took: cut off by the deadline, it would be done later, and nobody would know.
         """
         pool = self._reader if effect is Effect.READ else self._writer
         if deadline is None:
-            deadline = monotonic() + self._timeout
-        began = deadline - self._timeout
+            deadline = monotonic() + self.settings.timeout
         for pause in pauses(deadline):
             if pool.closed or not repeatable(error, effect):
                 break
@@ -342,6 +420,7 @@ class Client:
             if isinstance(error, LockTimeoutError) and monotonic() + pause + took >= deadline:
                 break
             sleep(pause)
+            _log.info("sending again after: %s", error)
             began = monotonic()
             try:
                 replies = self._exchange(pool, pool.acquire(), calls, effect, deadline)
@@ -461,22 +540,29 @@ class Pipeline:
         return self
 
 
-def _side(settings: Settings, addresses: Sequence[Address], secret: Secret) -> _Side:
-    pools = [_pool(settings, address, secret) for address in addresses]
+def _side(settings: Settings, effect: Effect) -> _Side:
+    reads = effect is Effect.READ
+    addresses = settings.readers if reads else settings.writers
+    secret = settings.secret if reads else settings.write_secret or settings.secret
+    # A read is simply sent again; a write on a channel whose server went away would be lost.
+    peek_after = _PEEK_BEFORE_READS_AFTER_SECONDS if reads else 0.0
+    pools = [_pool(settings, address, secret, peek_after) for address in addresses]
     return pools[0] if len(pools) == 1 else Servers(pools)
 
 
-def _pool(settings: Settings, address: Address, secret: Secret) -> ChannelPool:
+def _pool(settings: Settings, address: Address, secret: Secret, peek_after: float) -> ChannelPool:
     connect = partial(
         Channel,
         address,
         secret,
         {},
-        connect_timeout=settings.connect_timeout,
-        timeout=settings.timeout,
+        connect_timeout=address.timeout or settings.connect_timeout,
+        timeout=address.timeout or settings.timeout,
         lifetime=_CHANNEL_LIFETIME_SECONDS,
     )
-    return ChannelPool(connect, size=settings.pool_size, timeout=settings.pool_timeout)
+    return ChannelPool(
+        connect, size=settings.pool_size, timeout=settings.pool_timeout, peek_after=peek_after
+    )
 
 
 def _lost(pool: _Side, channel: Channel, error: BaseException, effect: Effect) -> BaseException:
@@ -488,6 +574,34 @@ def _lost(pool: _Side, channel: Channel, error: BaseException, effect: Effect) -
     return reported
 
 
+def _info(
+    calls: Sequence[tuple[Index, bytes]],
+    effect: Effect,
+    replies: list[Reply],
+    seconds: float,
+    error: BaseException | None,
+) -> RequestInfo:
+    operation = "pipeline"
+    if len(calls) == 1:
+        inserts = calls[0][1].startswith(b"\t+")
+        operation = "find" if effect is Effect.READ else "insert" if inserts else "modify"
+    received = 0
+    for reply in replies:
+        if isinstance(reply, OperationalError):
+            error = error or reply
+        else:
+            received += sum(len(value or b"") for row in reply for value in row)
+    return RequestInfo(
+        operation=operation,
+        table=calls[0][0].table,
+        seconds=seconds,
+        bytes_sent=sum(len(body) for _, body in calls),
+        bytes_received=received,
+        requests=len(calls),
+        error=error,
+    )
+
+
 def _give_back(pool: _Side, channel: Channel, replies: Sequence[Reply]) -> None:
     # A channel that is not logged in is of no use; one that asked for a missing table keeps
     # the name locked on the server, and CREATE TABLE would wait for it.
@@ -495,6 +609,34 @@ def _give_back(pool: _Side, channel: Channel, replies: Sequence[Reply]) -> None:
         pool.discard(channel)
     else:
         pool.release(channel)
+
+
+def _lookups(
+    index: Index,
+    operation: str,
+    key: Sequence[Value],
+    limit: int,
+    offset: int,
+    in_: tuple[int, Sequence[Value]] | None,
+    filters: Iterable[Condition],
+    while_: Iterable[Condition],
+) -> list[_Lookup]:
+    """What to look up, in as many requests as the IN list needs."""
+    conditions = [_filter(index, condition, stops=True) for condition in while_]
+    stops = bool(conditions)
+    conditions += [_filter(index, condition, stops=False) for condition in filters]
+    tokens = _tokens(key, "key")
+    if in_ is None:
+        return [(operation, tokens, limit, offset, None, conditions)]
+    column, values = in_[0], _tokens(in_[1], "the values of in_")
+    if len(values) <= MAX_IN:
+        return [(operation, tokens, limit, offset, In(column, values), conditions)]
+    if limit < len(values):
+        raise ValueError(f"limit {limit} is less than the {len(values)} values of in_")
+    if offset or stops:
+        raise ValueError(f"offset and while_ need an IN list of at most {MAX_IN} values")
+    parts = [values[start : start + MAX_IN] for start in range(0, len(values), MAX_IN)]
+    return [(operation, tokens, len(part), 0, In(column, part), conditions) for part in parts]
 
 
 def _lookup(
@@ -507,10 +649,11 @@ def _lookup(
     filters: Iterable[Condition],
     while_: Iterable[Condition],
 ) -> _Lookup:
-    values = In(in_[0], _tokens(in_[1], "the values of in_")) if in_ else None
-    conditions = [_filter(index, condition, stops=True) for condition in while_]
-    conditions += [_filter(index, condition, stops=False) for condition in filters]
-    return operation, _tokens(key, "key"), limit, offset, values, conditions
+    """What to look up in one request."""
+    first, *more = _lookups(index, operation, key, limit, offset, in_, filters, while_)
+    if more:
+        raise ValueError(f"a pipeline takes IN lists of at most {MAX_IN} values: queue several")
+    return first
 
 
 def _filter(index: Index, condition: Condition, *, stops: bool) -> Filter:

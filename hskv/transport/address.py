@@ -19,11 +19,15 @@ _SCHEMES: Final = ("hskv", "hskv+unix")
 
 
 class Address(NamedTuple):
-    """One listener: a host (IPv4 or a name) and port, or the path of a unix socket."""
+    """One listener: a host (IPv4 or a name) and port, or the path of a unix socket.
+
+    `timeout`, in seconds, is for connecting to it and for a request; None for the client's.
+    """
 
     host: str = "localhost"
     port: int = DEFAULT_READ_PORT
     path: str | None = None
+    timeout: float | None = None
 
     def __str__(self) -> str:
         return self.path or f"{self.host}:{self.port}"
@@ -94,6 +98,7 @@ class Settings:
     connect_timeout: float = 2.0
     pool_size: int = 16
     pool_timeout: float = 5.0
+    on_request: Callable[[Any], object] | None = None
     store: Mapping[str, Any] = field(default_factory=dict)
     """Options that concern the key-value store: prefix, default_ttl."""
 
@@ -118,7 +123,7 @@ def load_settings(source: str | None, **given: Any) -> Settings:
     if "write_secret" in changes:
         changes["write_secret"] = Secret(changes["write_secret"])
     settings = replace(settings, **changes)
-    _check(settings)
+    check(settings)
     return settings
 
 
@@ -236,13 +241,19 @@ def _with_options(settings: Settings, options: dict[str, str]) -> Settings:
             raise ValueError(f"the option {name} of the URL is no number: {text!r}") from None
     store = {name: values.pop(name) for name in _STORE_OPTIONS if name in values}
     settings = replace(settings, store=store, **values)
-    _check(settings)
+    check(settings)
     return settings
 
 
-def _check(settings: Settings) -> None:
-    for name in ("timeout", "connect_timeout", "pool_timeout"):
-        value = getattr(settings, name)
+_TIMES: Final = ("timeout", "connect_timeout", "pool_timeout")
+
+
+def check(settings: Settings) -> None:
+    """Raise ValueError for numbers that cannot be meant, TypeError for what is no number."""
+    times = {name: getattr(settings, name) for name in _TIMES}
+    addresses = (*settings.readers, *settings.writers)
+    times |= {f"the timeout of {one}": one.timeout or settings.timeout for one in addresses}
+    for name, value in times.items():
         if not 0 < value < 10**6:
             raise ValueError(f"{name} is a number of seconds above zero, not {value!r}")
     if not isinstance(settings.pool_size, int) or not 1 <= settings.pool_size <= 10_000:

@@ -16,8 +16,6 @@ from typing import Final
 from ..exceptions import ConnectionError, IndexedConnectionError, PoolTimeoutError
 from .channel import Channel
 
-# An idle channel younger than this is reused without asking the kernel whether it still lives.
-_PEEK_AFTER_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 0.005
 
 _pools: "weakref.WeakSet[ChannelPool]" = weakref.WeakSet()
@@ -42,16 +40,24 @@ class ChannelPool:
     """At most `size` channels, made by `connect` when needed; the last one used is reused first.
 
     `timeout` is how long `acquire` waits for a channel, `max_idle` how long an unused one is
-    kept; both in seconds.
+    kept; one that was idle for `peek_after` is reused only when the kernel says that the server
+    is still there. All in seconds.
     """
 
     def __init__(
-        self, connect: Callable[[], Channel], *, size: int, timeout: float, max_idle: float = 20.0
+        self,
+        connect: Callable[[], Channel],
+        *,
+        size: int,
+        timeout: float,
+        max_idle: float = 20.0,
+        peek_after: float = 1.0,
     ) -> None:
         self._connect = connect
         self._max_size = size
         self._timeout = timeout
         self._max_idle = max_idle
+        self._peek_after = peek_after
         self.closed = False
         self._places = size
         self._refuses = False
@@ -73,7 +79,7 @@ class ChannelPool:
                 channel = self._idle.pop()
             except IndexError:
                 return self._acquire_slowly()
-            if monotonic() - channel.last_used < _PEEK_AFTER_SECONDS:
+            if monotonic() - channel.last_used < self._peek_after:
                 channel.holder = self
                 return channel
             if self._usable(channel):
@@ -99,10 +105,10 @@ class ChannelPool:
                 self._shed(now)
         except IndexError:
             pass  # others took all in between
-        # A thread that began to wait since the append sees the idle channel, or is seen.
+        # Whoever began to wait, drain or close since the append sees the idle channel, or is seen.
         if self._waiters:
             self._serve()
-        elif self.closed:
+        elif self.closed or not self._places:
             self.drop_idle()
 
     def _shed(self, now: float) -> None:
@@ -136,6 +142,13 @@ class ChannelPool:
                 return
             self._remove(channel)
 
+    def purge(self) -> None:
+        """Close every channel, those in use when they come back; later requests connect anew."""
+        with self._lock:
+            for channel in self._channels:
+                channel.expires = 0.0
+        self.drop_idle()
+
     def drain(self, timeout: float, *, refuse: bool = False) -> bool:
         """Close all channels, those in use when they come back, and open none until `resume`.
 
@@ -145,9 +158,7 @@ class ChannelPool:
         deadline = monotonic() + timeout
         with self._lock:
             self._places, self._refuses = 0, refuse
-            for channel in self._channels:
-                channel.expires = 0.0
-        self.drop_idle()
+        self.purge()
         while self._size and monotonic() < deadline:
             sleep(_POLL_SECONDS)
         return not self._size
@@ -175,9 +186,7 @@ class ChannelPool:
         """Close all channels; those in use are closed when they come back. Idempotent."""
         with self._lock:
             self.closed = True
-            for channel in self._channels:
-                channel.expires = 0.0
-        self.drop_idle()
+        self.purge()
         self._serve()
 
     def _acquire_slowly(self) -> Channel:
@@ -267,7 +276,7 @@ class ChannelPool:
         if now >= channel.expires or now - channel.last_used >= self._max_idle:
             self._remove(channel)
             return False
-        if now - channel.last_used >= _PEEK_AFTER_SECONDS and channel.gone():
+        if now - channel.last_used >= self._peek_after and channel.gone():
             self._remove(channel)
             self.drop_idle()
             return False

@@ -4,6 +4,7 @@ Locks: `Servers._lock` guards the failure marks of the members; never held acros
 """
 
 import itertools
+import logging
 import random
 import threading
 from collections import Counter
@@ -14,6 +15,8 @@ from typing import Final
 from ..exceptions import ConnectionError, PoolTimeoutError
 from .channel import Channel
 from .pool import ChannelPool
+
+_log = logging.getLogger("hskv")
 
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -28,14 +31,17 @@ class _Member:
         self.retry_time = 0.0
         self.probed = False
 
-    def failed(self) -> None:
+    def failed(self) -> float:
+        """Count a failure; the seconds of the pause that begins, 0 where it has begun already."""
         if self.failures and not self.probed:
             # Every channel to a server that went away breaks: that is one failure.
-            return
+            return 0.0
         self.probed = False
-        pause = min(_FIRST_PAUSE_SECONDS * 2**self.failures, _LONGEST_PAUSE_SECONDS)
+        longest: float = min(_FIRST_PAUSE_SECONDS * 2**self.failures, _LONGEST_PAUSE_SECONDS)
+        pause = longest * random.uniform(0.75, 1.25)
         self.failures += 1
-        self.retry_time = monotonic() + pause * random.uniform(0.75, 1.25)
+        self.retry_time = monotonic() + pause
+        return pause
 
 
 class Servers:
@@ -74,7 +80,7 @@ class Servers:
             except PoolTimeoutError:
                 raise
             except ConnectionError as failed:
-                self._set_aside(member)
+                self._set_aside(member, failed)
                 error = failed
                 continue
             return channel
@@ -86,14 +92,20 @@ class Servers:
         if member.failures:
             with self._lock:
                 member.failures, member.probed = 0, False
+            _log.info("%s is back", channel.address)
         member.pool.release(channel)
 
     def discard(self, channel: Channel, error: BaseException | None = None) -> None:
         """As `ChannelPool.discard`; a connection error sets its server aside."""
         member = self._member(channel)
         if isinstance(error, ConnectionError):
-            self._set_aside(member)
+            self._set_aside(member, error)
         member.pool.discard(channel, error)
+
+    def purge(self) -> None:
+        """As `ChannelPool.purge`, of all pools."""
+        for member in self._members:
+            member.pool.purge()
 
     def drain(self, timeout: float, *, refuse: bool = False) -> bool:
         """As `ChannelPool.drain`, of all pools; `timeout` is for each."""
@@ -143,6 +155,8 @@ class Servers:
             member.probed = True
         return sorted(members, key=lambda member: member.retry_time)
 
-    def _set_aside(self, member: _Member) -> None:
+    def _set_aside(self, member: _Member, error: ConnectionError) -> None:
         with self._lock:
-            member.failed()
+            pause = member.failed()
+        if pause:
+            _log.warning("a server is set aside for %.1f s: %s", pause, error)

@@ -23,6 +23,10 @@ _FILTER_TOKENS: Final = {operation: operation.encode() for operation in FILTER_O
 
 _FIRST: Final = (b"1", b"0")
 
+NOTHING: Final = b"\t=\t0\n"
+"""Refused for its shape, whatever the table: shows whether the index could be opened."""
+NOTHING_REFUSED_AS: Final = "klen"
+
 MAX_VALUES: Final = 32
 """The most key or column values in one request; the server answers `fldnum` past it."""
 _COUNTS: Final = {count: b"%d" % count for count in range(1, MAX_VALUES + 1)}

@@ -11,6 +11,7 @@ from hskv.transport.pool import ChannelPool
 
 class FakeChannel:
     def __init__(self) -> None:
+        self.address = "fake"
         self.holder: object = None
         self.last_used = monotonic()
         self.expires = float("inf")

@@ -79,7 +79,7 @@ class Connector:
         self, sock: Sock, secret: Secret | None = None, *, timeout: float = 5.0, **options: Any
     ) -> Channel:
         connect: Callable[..., Sock] = lambda address, seconds: sock  # noqa: E731
-        self._monkeypatch.setattr(channel_module, "_connect", connect)
+        self._monkeypatch.setattr(channel_module, "open_socket", connect)
         options.setdefault("connect_timeout", timeout)
         return Channel(ADDRESS, secret or Secret(), self.indexes, timeout=timeout, **options)
 

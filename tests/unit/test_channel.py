@@ -296,22 +296,6 @@ def test_close_never_raises(connect: Connector, monkeypatch: pytest.MonkeyPatch)
     channel.close()
 
 
-@pytest.mark.parametrize(
-    ("step", "gone"),
-    [
-        (BlockingIOError(errno.EAGAIN, "nothing"), False),
-        (InterruptedError(), False),
-        (ConnectionResetError(errno.ECONNRESET, "reset"), True),
-        (b"", True),
-        (b"x", True),
-    ],
-)
-def test_a_peek_tells_whether_the_server_went(
-    connect: Connector, step: bytes | BaseException, gone: bool
-) -> None:
-    assert connect(ScriptedSocket(step)).gone() is gone
-
-
 def test_errors_name_the_server_and_what_to_do(connect: Connector) -> None:
     for step, words in ((b"", "closed the connection"), (TimeoutError(), "raise timeout")):
         channel, _ = opened(connect, step)
