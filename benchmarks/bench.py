@@ -14,9 +14,11 @@ import socket
 import statistics
 import sys
 import time
+import timeit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -27,7 +29,9 @@ import hskv
 from hskv.client import Index
 from hskv.mariadb import PrivateServer
 from hskv.store.values import Kind
-from hskv.transport.address import Address
+from hskv.transport.address import Address, load_settings
+from hskv.transport.channel import Channel
+from hskv.transport.pool import ChannelPool
 from hskv.wire import requests
 from hskv.wire.requests import Filter, In
 
@@ -132,7 +136,8 @@ def cases(server: PrivateServer, rounds_calls: int) -> Iterator[Case]:
     items = client.open("kv", ["k", "v", "n", "kind"], filter_columns=FILTERS)
     changes = client.open("kv", COLUMNS[1:], filter_columns=FILTERS)
     counter = client.open("kv", ["n", "version"], filter_columns=FILTERS)
-    indexes = [found, items, changes, counter]
+    pairs = client.open("kv", ["k", "v"])
+    indexes = [found, items, changes, counter, pairs]
     read = RawLoop(client.settings.readers[0], server.secret, indexes)
     write = RawLoop(client.settings.writers[0], server.write_secret, indexes)
     now, key = int(time.time() * 1000), KEYS[7]
@@ -143,6 +148,13 @@ def cases(server: PrivateServer, rounds_calls: int) -> Iterator[Case]:
         "Client.find, 100 B",
         lambda: client.find(found, "=", [key.encode()]),
         read.action(plain),
+        rounds_calls,
+    )
+    manager = hskv.Manager.over(client)
+    yield Case(
+        "Manager.get, 100 B",
+        lambda: manager.get("hskv", "kv", ["k", "v"], key),
+        read.action(b"4" + requests.find("=", [key.encode()])),
         rounds_calls,
     )
     timed = b"0" + requests.find("=", [key.encode()], filters=[live(now)])
@@ -204,6 +216,24 @@ def run(tcp: bool, rounds: int, calls: int, console: Console) -> list[Case]:
     return measured
 
 
+def pool_microseconds(server: PrivateServer, peek_after: float) -> float:
+    """An uncontended acquire and release, the best of several rounds."""
+    settings = load_settings(server.url)
+    connect = partial(
+        Channel, settings.readers[0], settings.secret, {}, connect_timeout=2.0, timeout=5.0
+    )
+    pool = ChannelPool(connect, size=1, timeout=1.0, peek_after=peek_after)
+    acquire, release = pool.acquire, pool.release
+    calls = 50_000
+    try:
+        spent = timeit.repeat(
+            lambda: release(acquire()), timer=time.process_time, number=calls, repeat=9
+        )
+        return min(spent) / calls * 1e6
+    finally:
+        pool.close()
+
+
 def show(name: str, measured: list[Case], console: Console) -> None:
     """A table of ratios."""
     table = Table("", "ratio", "hskv us", "raw loop us", title=f"hskv beside a raw loop, {name}")
@@ -229,6 +259,12 @@ def main() -> None:
     for tcp in (False, True):
         measured = run(tcp, arguments.rounds, arguments.calls, console)
         show("TCP" if tcp else "unix sockets", measured, console)
+    with PrivateServer() as server, on_one_core(server):
+        reader, writer = (pool_microseconds(server, peek_after) for peek_after in (1.0, 0.0))
+    console.print(
+        f"acquire and release of a pool: {reader:.2f} us; of writers, which are asked each time "
+        f"whether the server is still there: {writer:.2f} us"
+    )
 
 
 if __name__ == "__main__":

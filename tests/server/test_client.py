@@ -19,6 +19,7 @@ import hskv
 from hskv import Client, exceptions
 from hskv.mariadb import PrivateServer
 from hskv.transport.address import Address
+from hskv.transport.retry import Effect
 
 
 @pytest.fixture(scope="module")
@@ -400,3 +401,60 @@ class TestMaintenance:
         assert "A\\t1\\t***" in caplog.text
         assert "shown" in caplog.text
         assert hskv_server.secret not in caplog.text
+
+
+def test_a_long_in_list_is_looked_up_in_parts(garage: Client) -> None:
+    cars = garage.open("cars", ["brand"])
+    ids = [int(row[0] or 0) for row in garage.find(garage.open("cars", ["id"]), ">=", [0], limit=9)]
+    wanted = [*range(10**6, 10**6 + 1500), *ids[::-1]]
+    found = garage.find(cars, "=", [0], limit=len(wanted), in_=(0, wanted))
+    assert found == [(b"c",), (b"b",), (b"a",), (b"a",)]
+
+
+def test_a_long_in_list_is_changed_in_parts(garage: Client) -> None:
+    prices = garage.open("cars", ["price"])
+    ids = [int(row[0] or 0) for row in garage.find(garage.open("cars", ["id"]), ">=", [0], limit=9)]
+    wanted = [ids[0], *range(10**6, 10**6 + 1500), ids[3]]
+    size = len(wanted)
+    assert garage.modify(prices, "=", [0], "+", [1], limit=size, in_=(0, wanted)) == 2
+    old = garage.modify_returning(prices, "=", [0], "U", [7], limit=size, in_=(0, wanted))
+    assert old == [(b"11",), (b"41",)]
+
+
+def test_what_a_long_in_list_cannot_have_is_refused_before_anything_is_sent(
+    garage: Client,
+) -> None:
+    index = garage.open("cars", ["price"], filter_columns=["price"])
+    ids = list(range(1500))
+    connects = garage.stats()
+    bad: list[tuple[dict[str, Any], str]] = [
+        ({"limit": 1499}, "limit 1499 is less than the 1500 values"),
+        ({"limit": 1500, "offset": 1}, "offset and while_ need"),
+        ({"limit": 1500, "while_": [("price", "<", 5)]}, "offset and while_ need"),
+    ]
+    for options, words in bad:
+        with pytest.raises(ValueError, match=words):
+            garage.find(index, "=", [0], in_=(0, ids), **options)
+    with pytest.raises(ValueError, match="NULL"):
+        garage.modify(index, "=", [0], "D", limit=1501, in_=(0, [*ids, None]))
+    with pytest.raises(ValueError, match="a pipeline takes IN lists of at most 1000"):
+        garage.pipeline().find(index, "=", [0], limit=1500, in_=(0, ids))
+    assert garage.stats() == connects
+
+
+def test_verify_asks_either_port_whether_an_index_can_be_opened(garage: Client) -> None:
+    garage.verify(garage.open("cars", ["id"]))
+    garage.verify(garage.open("cars", ["id"]), Effect.WRITE)
+    for effect in (Effect.READ, Effect.WRITE):
+        with pytest.raises(exceptions.ColumnNotFoundError):
+            garage.verify(garage.open("cars", ["nix"]), effect)
+
+
+def test_after_a_purge_requests_connect_anew(garage: Client) -> None:
+    index = garage.open("cars", ["brand"])
+    garage.find(index, ">=", [0])
+    before = garage.stats()["read"]
+    garage.purge()
+    assert garage.stats()["read"]["size"] == 0
+    garage.find(index, ">=", [0])
+    assert garage.stats()["read"]["connects"] == before["connects"] + 1

@@ -45,6 +45,17 @@ def test_a_channel_in_use_is_waited_for_and_closed_when_it_comes_back() -> None:
     assert pool.drain(0.0)
 
 
+def test_a_channel_that_comes_back_while_draining_begins_is_closed() -> None:
+    pool = pool_of(Server())
+    lent: Any = pool.acquire()
+    pool.drain(0.0)
+    # As where the release had looked at the lifetime just before.
+    lent.expires = float("inf")
+    pool.release(lent)
+    assert lent.closed
+    consistent(pool, 0)
+
+
 def test_a_drained_pool_refuses_or_lets_wait_as_asked() -> None:
     pool = pool_of(Server(), timeout=0.02)
     pool.drain(0.0)

@@ -194,6 +194,32 @@ def test_an_idle_channel_is_peeked_at_only_after_a_second(
     assert pool.acquire() is channel
 
 
+def test_with_no_time_to_peek_after_every_channel_is_peeked_at(fake_server: Server) -> None:
+    pool = ChannelPool(fake_server.connect, size=2, timeout=1.0, peek_after=0.0)
+    channel: Any = pool.acquire()
+    pool.release(channel)
+    assert pool.acquire() is channel
+    pool.release(channel)
+    fake_server.made[0].server_went = True
+    assert pool.acquire() is fake_server.made[1]
+    assert fake_server.made[0].closed
+    consistent(pool, 1)
+
+
+def test_a_purge_closes_idle_channels_at_once_and_those_in_use_when_they_come_back(
+    fake_server: Server, pool: ChannelPool
+) -> None:
+    idle, lent = two_of(pool)
+    pool.release(idle)
+    pool.purge()
+    assert idle.closed
+    assert not lent.closed
+    pool.release(lent)
+    assert lent.closed
+    consistent(pool, 0)
+    assert pool.acquire() is fake_server.made[2]
+
+
 def test_when_the_server_went_all_idle_channels_are_dropped(
     fake_server: Server, pool: ChannelPool
 ) -> None:
