@@ -396,6 +396,11 @@ class Client:
                 raise reply
         return replies
 
+    def _longest_timeout(self, effect: Effect) -> float:
+        settings = self.settings
+        addresses = settings.readers if effect is Effect.READ else settings.writers
+        return max(address.timeout or settings.timeout for address in addresses)
+
     def _repeat(
         self,
         calls: Sequence[tuple[Index, bytes]],
@@ -412,7 +417,7 @@ class Client:
         """
         pool = self._reader if effect is Effect.READ else self._writer
         if deadline is None:
-            deadline = monotonic() + self.settings.timeout
+            deadline = monotonic() + self._longest_timeout(effect)
         for pause in pauses(deadline):
             if pool.closed or not repeatable(error, effect):
                 break

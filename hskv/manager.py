@@ -108,12 +108,12 @@ class _Operations(ABC, Generic[OneRow, Rows, Done, Changed]):
         limit: int = 0,
         offset: int = 0,
         *,
-        filters: Sequence[Condition] = (),
-        while_: Sequence[Condition] = (),
+        filters: Iterable[Condition] = (),
+        while_: Iterable[Condition] = (),
         in_: InList = None,
     ) -> Rows:
         """Rows, each a list of (field, value) pairs; `[]` when there are none. One round trip."""
-        where = (operation, values, limit, offset, filters, while_, in_)
+        where = (operation, values, limit, offset, tuple(filters), tuple(while_), in_)
         lookup = _Lookup(db, table, fields, index_name, *where)
         index = lookup.open(self._client)
         shape = partial(self._pairs, index.columns)
@@ -126,7 +126,7 @@ class _Operations(ABC, Generic[OneRow, Rows, Done, Changed]):
         self,
         db: str,
         table: str,
-        fields: Sequence[tuple[str, Value]],
+        fields: Iterable[tuple[str, Value]],
         index_name: str | None = None,
     ) -> Done:
         """Insert a row of (field, value) pairs; True. Atomic; one round trip.
@@ -134,8 +134,9 @@ class _Operations(ABC, Generic[OneRow, Rows, Done, Changed]):
         Columns that are not named get 0 or '' rather than NULL, and no default that is an
         expression: name them all. Raises DuplicateKeyError.
         """
-        names = [name for name, _ in fields]
-        values = encoded([value for _, value in fields], self._encoding)
+        pairs = list(fields)
+        names = [name for name, _ in pairs]
+        values = encoded([value for _, value in pairs], self._encoding)
         index = open_index(self._client, db, table, names, index_name, ())
         return cast(Done, self._run("insert", _true, index, values))
 
@@ -152,15 +153,15 @@ class _Operations(ABC, Generic[OneRow, Rows, Done, Changed]):
         offset: int = 0,
         return_original: bool = False,
         *,
-        filters: Sequence[Condition] = (),
-        while_: Sequence[Condition] = (),
+        filters: Iterable[Condition] = (),
+        while_: Iterable[Condition] = (),
         in_: InList = None,
     ) -> Changed:
         """Set all `fields` of the rows found; their number, or as they were before.
 
         A row that has the values already counts. One row is changed atomically, several are not.
         """
-        where = (operation, values, limit, offset, filters, while_, in_)
+        where = (operation, values, limit, offset, tuple(filters), tuple(while_), in_)
         lookup = _Lookup(db, table, fields, index_name, *where)
         return self._modify(lookup, "U", update_values, return_original)
 
@@ -177,15 +178,15 @@ class _Operations(ABC, Generic[OneRow, Rows, Done, Changed]):
         offset: int = 0,
         return_original: bool = False,
         *,
-        filters: Sequence[Condition] = (),
-        while_: Sequence[Condition] = (),
+        filters: Iterable[Condition] = (),
+        while_: Iterable[Condition] = (),
         in_: InList = None,
     ) -> Changed:
         """Add a `step` to each of `fields`; the number of rows, or as they were before.
 
         The server wraps past 64 bits. Sent once only. One row is changed atomically.
         """
-        where = (operation, values, limit, offset, filters, while_, in_)
+        where = (operation, values, limit, offset, tuple(filters), tuple(while_), in_)
         lookup = _Lookup(db, table, fields, index_name, *where)
         return self._modify(lookup, "+", step, return_original)
 
@@ -202,8 +203,8 @@ class _Operations(ABC, Generic[OneRow, Rows, Done, Changed]):
         offset: int = 0,
         return_original: bool = False,
         *,
-        filters: Sequence[Condition] = (),
-        while_: Sequence[Condition] = (),
+        filters: Iterable[Condition] = (),
+        while_: Iterable[Condition] = (),
         in_: InList = None,
     ) -> Changed:
         """Subtract a `step` from each of `fields`; the number of rows, or as they were before.
@@ -211,7 +212,7 @@ class _Operations(ABC, Generic[OneRow, Rows, Done, Changed]):
         The server leaves a row alone, and does not count it, where that would cross zero. Sent
         once only. One row is changed atomically.
         """
-        where = (operation, values, limit, offset, filters, while_, in_)
+        where = (operation, values, limit, offset, tuple(filters), tuple(while_), in_)
         lookup = _Lookup(db, table, fields, index_name, *where)
         return self._modify(lookup, "-", step, return_original)
 
@@ -227,12 +228,12 @@ class _Operations(ABC, Generic[OneRow, Rows, Done, Changed]):
         offset: int = 0,
         return_original: bool = False,
         *,
-        filters: Sequence[Condition] = (),
-        while_: Sequence[Condition] = (),
+        filters: Iterable[Condition] = (),
+        while_: Iterable[Condition] = (),
         in_: InList = None,
     ) -> Changed:
         """Delete the rows found; their number, or as they were before."""
-        where = (operation, values, limit, offset, filters, while_, in_)
+        where = (operation, values, limit, offset, tuple(filters), tuple(while_), in_)
         lookup = _Lookup(db, table, fields, index_name, *where)
         return self._modify(lookup, "D", (), return_original)
 

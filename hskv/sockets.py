@@ -20,16 +20,29 @@ from typing import Any, ClassVar, Final, Self, TextIO
 from .client import Client, Condition, RequestInfo, Row, Value
 from .exceptions import (
     ConnectionError,
+    IndexedConnectionError,
     OperationalError,
+    RecoverableConnectionError,
     RequestTimeoutError,
     SerializationError,
 )
 from .transport.address import Address, Secret, SecretSource, Settings, check
 from .transport.channel import Index, masked, open_socket
-from .transport.retry import ATTEMPTS, Effect
+from .transport.fork import renew_after_fork
+from .transport.retry import Effect
 from .wire import requests
 
-__all__ = ["Connection", "HandlerSocket", "ReadSocket", "WriteSocket"]
+# With the exceptions, as pyhs's module.
+__all__ = [
+    "Connection",
+    "ConnectionError",
+    "HandlerSocket",
+    "IndexedConnectionError",
+    "OperationalError",
+    "ReadSocket",
+    "RecoverableConnectionError",
+    "WriteSocket",
+]
 
 Server = Sequence[Any]
 """(protocol, host, port, timeout): "inet" or "unix", a host or path, a port, seconds or None."""
@@ -119,14 +132,22 @@ class Connection:
         sock = self._connected()
         deadline = monotonic() + self.timeout
         parts = [self._received]
-        while b"\n" not in parts[-1]:
-            parts.append(self._recv(sock, deadline))
+        try:
+            while b"\n" not in parts[-1]:
+                parts.append(self._recv(sock, deadline))
+        except BaseException:
+            # What is left of the line must not pass for the next one.
+            self.disconnect()
+            raise
         line, _, self._received = b"".join(parts).partition(b"\n")
         return decoded([(line,)], self._encoding)[0][0]
 
     def _recv(self, sock: socket.socket, deadline: float) -> bytes:
         try:
-            sock.settimeout(max(deadline - monotonic(), 1e-6))
+            left = deadline - monotonic()
+            if left <= 0:
+                raise TimeoutError
+            sock.settimeout(left)
             data = sock.recv(_RECV_BYTES)
         except OSError as error:
             raise self._failed(error) from error
@@ -164,7 +185,7 @@ class HandlerSocket:
     servers that cannot be meant.
     """
 
-    RETRY_LIMIT: Final = ATTEMPTS
+    RETRY_LIMIT: Final = 5
     FIND_OPERATIONS: Final = requests.FIND_OPERATIONS
 
     _effect: ClassVar[Effect] = Effect.READ
@@ -207,12 +228,17 @@ class HandlerSocket:
     def _start(self, client: Client, debug: bool, encoding: str | None) -> None:
         self.client = client
         self.encoding = _checked(encoding)
-        self._lock = threading.Lock()
+        self.after_fork()
+        renew_after_fork(self)
         self._numbers = itertools.count()
         self._ids: dict[tuple[Any, ...], int] = {}
         self._indexes: dict[int, Index] = {}
         if debug:
             _show_traffic()
+
+    def after_fork(self) -> None:
+        """In a child: another thread may have held the lock."""
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self.client!r}, {len(self._indexes)} indexes>"
@@ -378,7 +404,7 @@ def addresses_of(servers: Iterable[Any]) -> tuple[Address, ...]:
     Raises ValueError for none at all, and for servers that cannot be meant.
     """
     listed = list(servers)
-    if listed and not isinstance(listed[0], str) and not isinstance(listed[0][0], str):
+    if listed and all(isinstance(one, (list, tuple)) and not _is_server(one) for one in listed):
         listed = [server for group in listed for server in group]
     if not listed:
         raise ValueError("no server is given: give [('inet', HOST, PORT)]")
@@ -437,7 +463,7 @@ def lookup_options(
 
 def encoded(values: Sequence[Value], encoding: str | None) -> Sequence[Value]:
     """The values with text as bytes, where it is not in UTF-8."""
-    if encoding in ("utf-8", None) or isinstance(values, str):
+    if encoding in ("utf-8", None) or isinstance(values, (str, bytes, bytearray)):
         return values
     return [value.encode(encoding) if isinstance(value, str) else value for value in values]
 
@@ -461,15 +487,21 @@ def _checked(encoding: str | None) -> str | None:
     if encoding is None:
         return None
     try:
+        # Refuses those of codecs.lookup that are for no text, such as hex.
+        "".encode(encoding)
         return codecs.lookup(encoding).name
     except LookupError:
-        raise ValueError(f"Python knows no encoding {encoding!r}") from None
+        raise ValueError(f"Python knows no encoding {encoding!r} of text") from None
+
+
+def _is_server(one: Any) -> bool:
+    return isinstance(one, (list, tuple)) and 2 <= len(one) <= 4 and isinstance(one[1], str)
 
 
 def _address(server: Server) -> Address:
-    protocol, host, port, timeout = (*server, None, None, None)[:4]
-    if not isinstance(host, str) or len(server) > 4:
+    if not _is_server(server):
         raise ValueError(f"a server is (protocol, host, port, timeout), not {server!r}")
+    protocol, host, port, timeout = (*server, None, None)[:4]
     if protocol == Connection.UNIX_PROTO:
         return Address(path=host, timeout=timeout)
     if protocol != Connection.INET_PROTO:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from ..exceptions import AuthenticationError
@@ -33,6 +33,15 @@ class Address(NamedTuple):
         return self.path or f"{self.host}:{self.port}"
 
 
+class SecretBytes(bytes):
+    """Bytes with a secret in them, which their repr does not show."""
+
+    def __repr__(self) -> str:
+        return "b'***'"
+
+    __str__ = __repr__
+
+
 class Secret:
     """A secret, or where it is to be read; never shown by `repr`.
 
@@ -49,16 +58,29 @@ class Secret:
             source = source._source
         self._source: SecretSource = _FileSecret(file) if file is not None else source
 
-    def read(self) -> bytes | None:
+    def read(self) -> "SecretBytes | None":
         """The secret now, None where there is none. Raises ValueError for an unusable one."""
+        encoded = self._encoded()
+        # No frame of these errors has the secret among its variables.
+        if encoded is False:
+            raise ValueError("the secret is no valid Unicode text: give it as bytes")
+        if encoded and min(encoded) < 0x10:
+            raise ValueError("a secret cannot hold bytes below 0x10: the server never accepts it")
+        return encoded
+
+    def _encoded(self) -> "SecretBytes | Literal[False] | None":
+        """The secret as bytes, False where they cannot be had."""
         source = self._source
         value = source() if callable(source) else source
         if value is None:
             return None
-        encoded = value.encode() if isinstance(value, str) else bytes(value)
-        if encoded and min(encoded) < 0x10:
-            raise ValueError("a secret cannot hold bytes below 0x10: the server never accepts it")
-        return encoded
+        if not isinstance(value, str):
+            return SecretBytes(value)
+        try:
+            # As os.environ has bytes that are no UTF-8.
+            return SecretBytes(value.encode("utf-8", "surrogateescape"))
+        except UnicodeEncodeError:
+            return False
 
     def __bool__(self) -> bool:
         return self._source is not None

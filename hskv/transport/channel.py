@@ -9,13 +9,14 @@ import contextlib
 import logging
 import math
 import random
+import re
 import select
 import socket
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from ..exceptions import (
     AuthenticationError,
@@ -29,7 +30,8 @@ from ..exceptions import (
 )
 from ..wire import requests
 from ..wire.replies import Reply, ReplyReader, decode_reply
-from .address import Address, Secret
+from .address import Address, Secret, SecretBytes
+from .fork import close_after_fork
 
 MAX_INDEXES: Final = 256
 """A channel that has opened more than this is closed: the server keeps memory for each."""
@@ -40,6 +42,7 @@ _traffic = logging.getLogger("hskv.traffic")
 
 _RECV_BYTES: Final = 1 << 14
 _RECV_MORE_BYTES: Final = 1 << 18
+_LOGIN: Final = re.compile(rb"^A\t[^\n]*", re.MULTILINE)
 # Sending a body of this size may wait: then the reply has less than the whole timeout left.
 _LARGE_BYTES: Final = 1 << 15
 # How far a wait may overshoot its deadline before the socket's own timeout is set again.
@@ -230,10 +233,10 @@ class Channel:
             self._request(index, b"", opened)
         lines = [index.open_line(int(number)) for index, number in opened.items()]
         if secret is not None:
-            lines.insert(0, requests.auth(secret))
+            lines.insert(0, SecretBytes(requests.auth(secret)))
         if not lines:
             return
-        replies = self._exchange(b"".join(lines), len(lines), deadline)
+        replies = self._exchange(SecretBytes(b"".join(lines)), len(lines), deadline)
         if secret is not None:
             login = replies.pop(0)
             if isinstance(login, OperationalError) and self._locked_out(deadline):
@@ -324,20 +327,13 @@ class Channel:
 
 def masked(data: bytes) -> bytes:
     """What is sent, with the secret of a login made unreadable."""
-    if data.startswith(b"A\t"):
-        return b"A\t1\t***\n" + data.partition(b"\n")[2]
-    return data
+    return _LOGIN.sub(b"A\t1\t***", data)
 
 
 def open_socket(address: Address, timeout: float) -> socket.socket:
     """A connected socket without a timeout of its own. Raises ConnectionError."""
     try:
-        if address.path is None:
-            sock = socket.create_connection((address.host, address.port), timeout)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        else:
-            sock = _connect_unix(address.path, timeout)
+        sock = _connected(address, timeout)
     except OSError as error:
         raise ConnectionError(
             f"cannot connect to {address}: {error.strerror or error}; is MariaDB running with "
@@ -348,11 +344,30 @@ def open_socket(address: Address, timeout: float) -> socket.socket:
     return sock
 
 
-def _connect_unix(path: str, timeout: float) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _connected(address: Address, timeout: float) -> socket.socket:
+    if address.path is not None:
+        return _connect(socket.AF_UNIX, address.path, timeout)
+    error = OSError("the name has no address")
+    # The server has no IPv6.
+    found = socket.getaddrinfo(address.host, address.port, socket.AF_INET, socket.SOCK_STREAM)
+    for family, _, _, _, place in found:
+        try:
+            sock = _connect(family, place, timeout)
+        except OSError as failed:
+            error = failed
+            continue
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        return sock
+    raise error
+
+
+def _connect(family: int, place: Any, timeout: float) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    close_after_fork(sock)
     try:
         sock.settimeout(timeout)
-        sock.connect(path)
+        sock.connect(place)
     except BaseException:
         sock.close()
         raise

@@ -5,9 +5,7 @@ waiters. It is never held while connecting, closing or waiting. The idle channel
 whose `append` and `pop` are atomic, so that an uncontended acquire and release take no lock.
 """
 
-import os
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
 from time import monotonic, sleep
@@ -15,10 +13,9 @@ from typing import Final
 
 from ..exceptions import ConnectionError, IndexedConnectionError, PoolTimeoutError
 from .channel import Channel
+from .fork import renew_after_fork
 
 _POLL_SECONDS: Final = 0.005
-
-_pools: "weakref.WeakSet[ChannelPool]" = weakref.WeakSet()
 
 
 class _Waiter:
@@ -26,14 +23,25 @@ class _Waiter:
 
     def __init__(self) -> None:
         self.channel: Channel | None = None
-        self._given = threading.Event()
+        self.orphaned = False
+        self._served = False
+        # A bare lock, since to release it takes no other lock that a fork may have left held.
+        self._given = threading.Lock()
+        self._given.acquire()
 
     def give(self, channel: Channel | None) -> None:
         self.channel = channel
-        self._given.set()
+        self._served = True
+        self._given.release()
+
+    def orphan(self) -> None:
+        """In a forked child: what it waits for, or was given, was the parent's."""
+        self.orphaned = True
+        if not self._served:
+            self.give(None)
 
     def wait(self, seconds: float) -> bool:
-        return self._given.wait(seconds)
+        return self._given.acquire(timeout=max(seconds, 0.0))
 
 
 class ChannelPool:
@@ -63,7 +71,7 @@ class ChannelPool:
         self._refuses = False
         self._connects = self._timeouts = 0
         self._reset()
-        _pools.add(self)
+        renew_after_fork(self)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{self._size} of {self._max_size} channels"
@@ -192,13 +200,16 @@ class ChannelPool:
     def _acquire_slowly(self) -> Channel:
         deadline = monotonic() + self._timeout
         while True:
-            channel = self._next(deadline) or self._connected()
-            if channel.holder is self or self._usable(channel):
+            waiter = self._next(deadline)
+            if waiter.orphaned:
+                continue
+            channel = waiter.channel or self._connected()
+            if channel and (channel.holder is self or self._usable(channel)):
                 channel.holder = self
                 return channel
 
-    def _next(self, deadline: float) -> Channel | None:
-        """An idle channel, or None for the right to connect one; waits in turn for either."""
+    def _next(self, deadline: float) -> _Waiter:
+        """Has an idle channel, or None for the right to connect one; waits in turn for either."""
         waiter = _Waiter()
         with self._lock:
             if self._refuses:
@@ -207,9 +218,9 @@ class ChannelPool:
         try:
             self._serve()
             if waiter.wait(deadline - monotonic()) or not self._leave(waiter):
-                return waiter.channel
+                return waiter
         except BaseException:
-            if not self._leave(waiter):
+            if not self._leave(waiter) and not waiter.orphaned:
                 self._give_up(waiter.channel)
             raise
         self._timeouts += 1
@@ -251,15 +262,21 @@ class ChannelPool:
         else:
             self._free_place()
 
-    def _connected(self) -> Channel:
+    def _connected(self) -> Channel | None:
+        """A new channel; None in a child that was forked meanwhile, where it has no place."""
+        waiters = self._waiters
         try:
             if self.closed:
                 raise ConnectionError("this client is closed: make a new one")
             self._connects += 1
             channel = self._connect()
         except BaseException:
-            self._free_place()
+            if waiters is self._waiters:
+                self._free_place()
             raise
+        if waiters is not self._waiters:
+            channel.close()
+            return None
         channel.holder = self
         with self._lock:
             self._channels.add(channel)
@@ -302,17 +319,9 @@ class ChannelPool:
         self._waiters: deque[_Waiter] = deque()
         self._channels: set[Channel] = set()
 
-    def _after_fork(self) -> None:
-        """In a child: let go of the parent's channels without a word to the server."""
-        channels = list(self._channels)
+    def after_fork(self) -> None:
+        """In a child: forget the parent's channels, which are closed; greenlets queue up anew."""
+        waiters = list(self._waiters)
         self._reset()
-        for channel in channels:
-            channel.close()
-
-
-def _after_fork_in_child() -> None:
-    for pool in list(_pools):
-        pool._after_fork()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+        for waiter in waiters:
+            waiter.orphan()

@@ -18,8 +18,10 @@ from ..exceptions import (
     RequestTimeoutError,
 )
 
-ATTEMPTS: Final = 5
+ATTEMPTS: Final = 10
 _FIRST_PAUSE_SECONDS: Final = 0.05
+# In all about as long as a server takes to be restarted, and the default timeout.
+_LONGEST_PAUSE_SECONDS: Final = 1.0
 
 
 class Effect(Enum):
@@ -67,4 +69,5 @@ def pauses(deadline: float) -> Iterator[float]:
         if monotonic() + pause >= deadline:
             return
         yield pause
-        pause = _FIRST_PAUSE_SECONDS * 2**attempt * random.uniform(0.5, 1.5)
+        longest: float = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
+        pause = longest * random.uniform(0.5, 1.5)

@@ -14,6 +14,7 @@ from typing import Final
 
 from ..exceptions import ConnectionError, PoolTimeoutError
 from .channel import Channel
+from .fork import renew_after_fork
 from .pool import ChannelPool
 
 _log = logging.getLogger("hskv")
@@ -57,7 +58,8 @@ class Servers:
         self._members = [_Member(pool) for pool in pools]
         self._by_pool = {id(member.pool): member for member in self._members}
         self._turn = itertools.count(random.randrange(len(pools)))
-        self._lock = threading.Lock()
+        self.after_fork()
+        renew_after_fork(self)
 
     def __repr__(self) -> str:
         aside = sum(member.failures > 0 for member in self._members)
@@ -128,6 +130,10 @@ class Servers:
         """Close all pools."""
         for member in self._members:
             member.pool.close()
+
+    def after_fork(self) -> None:
+        """In a child: another thread may have held the lock."""
+        self._lock = threading.Lock()
 
     def _member(self, channel: Channel) -> _Member:
         member = self._by_pool.get(id(channel.holder))

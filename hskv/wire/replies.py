@@ -34,7 +34,10 @@ _COUNTS: Final[dict[bytes | None, int]] = {b"%d" % count: count for count in ran
 
 # The words of the server -> what to raise, and what the user can do about it.
 _ERRORS: dict[tuple[int, str], tuple[type[OperationalError], str]] = {
-    (1, "121"): (DuplicateKeyError, "a row with this key exists already"),
+    (1, "121"): (
+        DuplicateKeyError,
+        "a row with this key exists already: take another key, or modify that row",
+    ),
     (1, "open_table"): (
         TableNotFoundError,
         "the table does not exist, or SQL holds a lock on it: check the database and table names",
@@ -57,24 +60,41 @@ _ERRORS: dict[tuple[int, str], tuple[type[OperationalError], str]] = {
             "again, and keep SQL transactions off this table"
         ),
     ),
+    (1, "147"): (
+        TransactionAbortedError,
+        (
+            "too many row locks for the server's memory; the whole batch was rolled back: read the "
+            "rows again, and change fewer at once"
+        ),
+    ),
     (1, "200"): (
         TransactionAbortedError,
         "an earlier request of the batch aborted its transaction: read the rows again",
     ),
-    (1, "151"): (OperationalError, "a foreign key has no parent row"),
-    (1, "152"): (OperationalError, "a foreign key of another table refers to this row"),
-    (1, "135"): (OperationalError, "the table is full"),
-    (1, "139"): (OperationalError, "the row is too large for the table"),
-    (1, "160"): (OperationalError, "no partition takes this row"),
-    (1, "165"): (OperationalError, "the table is read-only"),
+    (1, "151"): (OperationalError, "a foreign key has no parent row: insert the parent first"),
+    (1, "152"): (
+        OperationalError,
+        "a foreign key refers to this row: delete or change those rows first",
+    ),
+    (1, "135"): (OperationalError, "the table is full: make room in it, or raise its limit"),
+    (1, "139"): (
+        OperationalError,
+        "the row is too large for the table: shorten it, or use BLOB columns",
+    ),
+    (1, "160"): (
+        OperationalError,
+        "no partition takes this row: add a partition; scans of the table crash the server",
+    ),
+    (1, "165"): (OperationalError, "the table is read-only: is innodb_read_only set?"),
     (1, "167"): (
         OperationalError,
         (
-            "AUTO_INCREMENT has no numbers left; or a table could not be opened on the write port "
-            "before, which makes this server refuse explicit ids until it is restarted"
+            "AUTO_INCREMENT has no numbers left; or on the write port a table could not be opened, "
+            "or a row was too large before, which makes this server refuse explicit ids until it is "
+            "restarted"
         ),
     ),
-    (1, "189"): (OperationalError, "the server's disk is full"),
+    (1, "189"): (OperationalError, "the server's disk is full: free some space"),
     (2, "readonly"): (
         ReadOnlyError,
         "a write was sent to the read port: are the two ports of the URL swapped?",

@@ -78,9 +78,9 @@ def open_index(
         raise ValueError("an index is opened with at least one column; name the columns to read")
     tokens = [b"P", b"%d" % index_id]
     # The server takes a name that begins with a digit for the number of an index.
+    tokens += [_name(name) for name in (database, table, index_name)]
     if index_name[:1].isdigit():
         raise ValueError(f"the index name {index_name!r} begins with a digit; rename the index")
-    tokens += [_name(name) for name in (database, table, index_name)]
     tokens.append(b",".join([_name(column) for column in columns]))
     if filter_columns:
         tokens.append(b",".join([_name(column) for column in filter_columns]))
@@ -224,6 +224,8 @@ def _count(values: Sequence[Token], what: str) -> bytes:
 
 
 def _name(name: str) -> bytes:
+    if not isinstance(name, str):
+        raise TypeError(f"names are str, not {type(name).__name__}")
     encoded = name.encode()
     if not encoded:
         raise ValueError("a database, table, index or column has an empty name")

@@ -19,6 +19,7 @@ ORDER = [
     "hskv.wire.requests",
     "hskv.wire.replies",
     "hskv.transport",
+    "hskv.transport.fork",
     "hskv.transport.address",
     "hskv.transport.channel",
     "hskv.transport.pool",

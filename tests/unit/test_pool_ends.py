@@ -148,8 +148,6 @@ def test_a_forked_child_has_an_empty_pool_and_the_parent_keeps_its_own(
             result = 1
             with contextlib.suppress(BaseException):
                 consistent(pool, 0)
-                assert idle.closed
-                assert lent.closed
                 assert pool.acquire() is fake_server.made[2]
                 result = 0
             os._exit(result)
@@ -162,18 +160,48 @@ def test_a_forked_child_has_an_empty_pool_and_the_parent_keeps_its_own(
     pool.release(lent)
 
 
-def test_what_runs_in_a_child_empties_every_pool(
-    fake_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pools = [ChannelPool(fake_server.connect, size=1, timeout=1) for _ in range(2)]
-    assert set(pools) <= set(pool_module._pools)
-    for pool in pools:
-        pool.release(pool.acquire())
-    monkeypatch.setattr(pool_module, "_pools", set(pools))
-    pool_module._after_fork_in_child()
-    for pool in pools:
-        assert repr(pool) == "<ChannelPool, 0 of 1 channels, 0 idle, 0 waiting>"
-    assert all(channel.closed for channel in fake_server.made)
+def test_a_waiter_of_a_child_queues_up_anew(fake_server: Server) -> None:
+    pool = ChannelPool(fake_server.connect, size=1, timeout=5.0)
+    lent: Any = pool.acquire()
+    borrower = Borrower(pool)
+    pool.after_fork()
+    assert borrower.result() is fake_server.made[1]
+    consistent(pool, 1)
+    pool.discard(lent)
+    consistent(pool, 1)
+
+
+def test_what_a_waiter_was_given_before_a_fork_is_not_used(fake_server: Server) -> None:
+    pool = ChannelPool(fake_server.connect, size=1, timeout=5.0)
+    waiter = pool_module._Waiter()
+    waiter.give(pool.acquire())
+    waiter.orphan()
+    assert waiter.orphaned
+    assert waiter.wait(0.0)
+
+
+@pytest.mark.parametrize("down", [False, True])
+def test_a_channel_connected_across_a_fork_is_closed(fake_server: Server, down: bool) -> None:
+    made: list[Any] = []
+
+    def connect() -> Any:
+        if not made:
+            made.append(fake_server.connect())
+            pool.after_fork()
+            if down:
+                raise HskvConnectionError("the socket was closed in the child")
+            return made[0]
+        return fake_server.connect()
+
+    pool = ChannelPool(connect, size=1, timeout=5.0)
+    if down:
+        with pytest.raises(HskvConnectionError):
+            pool.acquire()
+        consistent(pool, 0)
+    else:
+        assert pool.acquire() is fake_server.made[1]
+        assert made[0].closed
+        consistent(pool, 1)
 
 
 @pytest.fixture

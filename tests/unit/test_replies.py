@@ -86,6 +86,7 @@ KINDS = {
     (1, "open_table"): exceptions.TableNotFoundError,
     (1, "lock_tables"): exceptions.LockTimeoutError,
     (1, "146"): exceptions.LockTimeoutError,
+    (1, "147"): exceptions.TransactionAbortedError,
     (1, "149"): exceptions.TransactionAbortedError,
     (1, "200"): exceptions.TransactionAbortedError,
     (2, "readonly"): exceptions.ReadOnlyError,

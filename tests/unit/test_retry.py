@@ -86,14 +86,14 @@ def test_pauses_begin_with_none_and_grow(
     clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("random.uniform", lambda low, high: 1.0)
-    assert list(pauses(clock[0] + 100)) == [0.0, 0.05, 0.1, 0.2]
+    assert list(pauses(clock[0] + 100)) == [0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0]
 
 
 def test_pauses_are_jittered_and_one_fewer_than_the_attempts(clock: list[float]) -> None:
     for _ in range(20):
         taken = list(pauses(clock[0] + 100))
         assert len(taken) == ATTEMPTS - 1
-        for pause, plain in zip(taken, (0.0, 0.05, 0.1, 0.2), strict=True):
+        for pause, plain in zip(taken, (0.0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0), strict=True):
             assert plain * 0.5 <= pause <= plain * 1.5
 
 
