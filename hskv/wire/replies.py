@@ -90,8 +90,8 @@ _ERRORS: dict[tuple[int, str], tuple[type[OperationalError], str]] = {
         OperationalError,
         (
             "AUTO_INCREMENT has no numbers left; or on the write port a table could not be opened, "
-            "or a row was too large before, which makes this server refuse explicit ids until it is "
-            "restarted"
+            "or a row was too large before, which makes this server refuse explicit ids until it "
+            "is restarted"
         ),
     ),
     (1, "189"): (OperationalError, "the server's disk is full: free some space"),
