@@ -5,15 +5,15 @@ else an error knows is an attribute. All of them pickle, attributes included.
 `ConnectionError` keeps pyhs's name and is also the builtin of that name.
 """
 
-import builtins
-from collections.abc import Hashable
+import builtins as _builtins
+from collections.abc import Hashable as _Hashable
 
 
 class HandlerSocketError(Exception):
     """Root of every error that hskv raises."""
 
 
-class ConnectionError(HandlerSocketError, builtins.ConnectionError):  # noqa: A001 pyhs's name
+class ConnectionError(HandlerSocketError, _builtins.ConnectionError):  # noqa: A001 pyhs's name
     """The server could not be reached, or the connection to it broke."""
 
 
@@ -122,9 +122,9 @@ class BatchError(HandlerSocketError):
         self,
         message: str,
         *,
-        stored: tuple[Hashable, ...] = (),
-        failed: tuple[Hashable, ...] = (),
-        unknown: tuple[Hashable, ...] = (),
+        stored: tuple[_Hashable, ...] = (),
+        failed: tuple[_Hashable, ...] = (),
+        unknown: tuple[_Hashable, ...] = (),
     ) -> None:
         super().__init__(message)
         self.stored = stored

@@ -11,9 +11,16 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
 from .client import Client, Condition, Pipeline, RequestInfo, Row, Value
-from .exceptions import OperationalError
+from .exceptions import (
+    ConnectionError,
+    IndexedConnectionError,
+    OperationalError,
+    RecoverableConnectionError,
+    SerializationError,
+)
 from .sockets import (
     Connection,
+    HandlerSocket,
     ReadSocket,
     WriteSocket,
     addresses_of,
@@ -26,7 +33,19 @@ from .sockets import (
 from .transport.address import Secret, SecretSource, Settings, check
 from .transport.channel import Index
 
-__all__ = ["Manager", "ManagerPipeline"]
+# With the sockets and the exceptions, as pyhs's module.
+__all__ = [
+    "Connection",
+    "ConnectionError",
+    "HandlerSocket",
+    "IndexedConnectionError",
+    "Manager",
+    "ManagerPipeline",
+    "OperationalError",
+    "ReadSocket",
+    "RecoverableConnectionError",
+    "WriteSocket",
+]
 
 Pairs = list[tuple[str, Any]]
 """A row: (field, value) pairs; values are str, or bytes with encoding=None, or None for NULL."""
@@ -91,7 +110,8 @@ class _Operations(ABC, Generic[OneRow, Rows, Done, Changed]):
 
         `value` is looked for as `str(value)`, unless it is bytes or None. One round trip.
         """
-        looked_for = value if value is None or isinstance(value, bytes) else str(value)
+        as_it_is = value is None or isinstance(value, (bytes, bytearray, memoryview))
+        looked_for = value if as_it_is else str(value)
         index = open_index(self._client, db, table, fields, None, ())
         shape = partial(self._first, index.columns)
         values = encoded([looked_for], self._encoding)
@@ -368,13 +388,18 @@ class ManagerPipeline(
         return len(self._pipeline)
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Send all, and give a result for each, in order: see `hskv.Pipeline.execute`."""
+        """Send all, and give a result for each, in order: see `hskv.Pipeline.execute`.
+
+        Rows that are no text are a SerializationError in their place, or raised.
+        """
         shapes, self._shapes = self._shapes, []
         results = self._pipeline.execute(raise_on_error)
-        return [
-            result if isinstance(result, OperationalError) else shape(result)
-            for shape, result in zip(shapes, results, strict=True)
-        ]
+        shaped = [_shaped(shape, result) for shape, result in zip(shapes, results, strict=True)]
+        if raise_on_error:
+            for result in shaped:
+                if isinstance(result, SerializationError):
+                    raise result
+        return shaped
 
     def _run(
         self, method: str, shape: Callable[[Any], Any], index: Index, *args: Any, **options: Any
@@ -382,6 +407,15 @@ class ManagerPipeline(
         getattr(self._pipeline, method)(index, *args, **options)
         self._shapes.append(shape)
         return self
+
+
+def _shaped(shape: Callable[[Any], Any], result: Any) -> Any:
+    if isinstance(result, OperationalError):
+        return result
+    try:
+        return shape(result)
+    except SerializationError as error:
+        return error
 
 
 def _true(_: object) -> bool:

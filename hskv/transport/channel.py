@@ -334,9 +334,11 @@ def open_socket(address: Address, timeout: float) -> socket.socket:
     """A connected socket without a timeout of its own. Raises ConnectionError."""
     try:
         sock = _connected(address, timeout)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        # A host name that cannot be encoded is a UnicodeError.
+        why = getattr(error, "strerror", None) or error
         raise ConnectionError(
-            f"cannot connect to {address}: {error.strerror or error}; is MariaDB running with "
+            f"cannot connect to {address}: {why}; is MariaDB running with "
             "the HandlerSocket plugin listening there?"
         ) from error
     if not _is_cooperative(sock):

@@ -413,6 +413,7 @@ class TestOpening:
 
     def test_it_works_over_tcp(self, tcp_server: PrivateServer) -> None:
         with hskv.connect(tcp_server.url) as store:
+            store.clear()
             store["a"] = b"\x00\t\n"
             assert dict(store) == {"a": b"\x00\t\n"}
 
