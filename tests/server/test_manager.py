@@ -1011,6 +1011,6 @@ def test_get_looks_for_bytes_of_any_kind_as_they_are(hs: Manager, kind: type) ->
 
 
 def test_a_host_name_that_cannot_be_one_is_a_connection_error() -> None:
-    with Manager([("inet", "x" * 70, 9998)], timeout=0.2) as hs:
-        with pytest.raises(exceptions.ConnectionError, match="cannot connect"):
-            hs.get(*AT, ["id"], 1)
+    hs = Manager([("inet", "x" * 70, 9998)], timeout=0.2)
+    with hs, pytest.raises(exceptions.ConnectionError, match="cannot connect"):
+        hs.get(*AT, ["id"], 1)
