@@ -143,7 +143,7 @@ def test_a_server_slow_by_fits_costs_no_thread_more_than_its_deadlines_and_no_co
         store["n"] = 0
         futures = [pool.submit(count) for _ in range(24)]
         try:
-            for _ in range(5):
+            for _ in range(4):
                 with locked(hskv_server, "n"):
                     time.sleep(0.4)
                 time.sleep(0.1)
