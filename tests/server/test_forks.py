@@ -394,8 +394,13 @@ def report(store: Store, name: str, turns: int, pipe: Connection) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_store_is_an_argument_of_processes(
-    method: str, hskv_server: PrivateServer, hskv_store: Store
+    method: str,
+    hskv_server: PrivateServer,
+    hskv_store: Store,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A fresh process imports this module by its name, wherever pytest was started from.
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])
     context: Any = multiprocessing.get_context(method)
     with hskv.connect(hskv_server.url, prefix="shared:", pool_size=2) as store:
         counted = use(store, "parent", 5)

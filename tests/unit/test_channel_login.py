@@ -255,7 +255,12 @@ def test_traffic_is_logged_with_the_secret_masked(
 
 
 @pytest.mark.parametrize(
-    ("step", "gone"), [(BlockingIOError(errno.EAGAIN, "again"), False), (b"", True)]
+    ("step", "gone"),
+    [
+        (BlockingIOError(errno.EAGAIN, "again"), False),
+        (b"", True),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), True),
+    ],
 )
 def test_a_cooperative_socket_is_peeked_at_without_waiting(
     connect: Connector, step: bytes | BaseException, gone: bool

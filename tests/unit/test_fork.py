@@ -3,7 +3,12 @@
 import contextlib
 import os
 import socket
+import weakref
+from typing import Any
 
+import pytest
+
+from hskv.transport import fork
 from hskv.transport.fork import close_after_fork, renew_after_fork
 
 
@@ -34,3 +39,21 @@ def test_a_child_renews_and_closes_its_copies_and_the_parent_keeps_its_own() -> 
     with ours, theirs:
         ours.sendall(b"x")
         assert theirs.recv(1) == b"x"
+
+
+def test_a_socket_that_cannot_be_closed_keeps_nothing_else_from_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fork, "_objects", weakref.WeakSet())
+    monkeypatch.setattr(fork, "_sockets", weakref.WeakSet())
+
+    class Broken:
+        def close(self) -> None:
+            raise OSError("bad file descriptor")
+
+    broken: Any = Broken()
+    one = Renewed()
+    close_after_fork(broken)
+    renew_after_fork(one)
+    fork._after_fork_in_child()
+    assert one.forks == 1
