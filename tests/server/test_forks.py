@@ -212,6 +212,7 @@ def test_a_child_keeps_no_copy_of_a_channel_that_was_being_connected(
         with frozen(hskv_server):
             answer = thread.submit(store.get, "missing", "nothing")
             eventually(lambda: len(sockets() - others) == 1)
+            # For the socket to be connected, and the login sent.
             time.sleep(0.05)
             connecting = sockets() - others
             child = Child(lambda: sockets() & connecting)
