@@ -5,10 +5,10 @@ VENV ?= .venv
 export VENV
 PYTHON_IN_VENV = $(VENV)/bin/python
 
-.PHONY: help setup demo test unit stress bench lint types format ci clean
+.PHONY: help setup demo test unit stress bench bench-expiry lint types format ci clean
 
 help: ## Show the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
 
 setup: ## Install what is missing
 	@tools/setup.sh
@@ -18,7 +18,7 @@ demo: setup ## Show the store at work on a MariaDB of its own
 
 test: setup ## Run the unit and server tests, with coverage
 	@rm -f .coverage .coverage.*
-	$(PYTHON_IN_VENV) -m coverage run -m pytest -m "not stress" $(ARGS)
+	$(PYTHON_IN_VENV) -m coverage run -m pytest -m "not stress" -n 2 --dist loadfile $(ARGS)
 	@$(PYTHON_IN_VENV) -m coverage combine --quiet
 	@$(PYTHON_IN_VENV) tools/coverage.py
 
@@ -30,6 +30,9 @@ stress: setup ## Run the long tests
 
 bench: setup ## Measure hskv beside a raw socket loop, in one run
 	@$(PYTHON_IN_VENV) benchmarks/bench.py $(ARGS)
+
+bench-expiry: setup ## Measure what the cull and the purge of expired rows cost
+	@$(PYTHON_IN_VENV) benchmarks/expiry.py $(ARGS)
 
 lint: setup ## Check style and format
 	$(VENV)/bin/ruff check .

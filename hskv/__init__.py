@@ -12,7 +12,9 @@ from .exceptions import (
     HandlerSocketError,
     IndexedConnectionError,
     IndexNotFoundError,
+    KeyMismatchError,
     KeyTooLongError,
+    LeaseLostError,
     LockTimeoutError,
     OperationalError,
     OutcomeUnknownError,
@@ -24,10 +26,13 @@ from .exceptions import (
     SerializationError,
     TableNotFoundError,
     TransactionAbortedError,
+    UnsupportedError,
     ValueTooLargeError,
 )
 from .manager import Manager
-from .store.expiry import DEFAULT
+from .store.expiry import DEFAULT, KEEP
+from .store.inspection import inspect_table
+from .store.lease import Lease
 from .store.store import KeyValueStore, connect
 from .store.table import Table
 from .wire.codec import implementation as codec_implementation
@@ -38,6 +43,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "DEFAULT",
+    "KEEP",
     "AuthenticationError",
     "BatchError",
     "Client",
@@ -48,8 +54,11 @@ __all__ = [
     "Index",
     "IndexNotFoundError",
     "IndexedConnectionError",
+    "KeyMismatchError",
     "KeyTooLongError",
     "KeyValueStore",
+    "Lease",
+    "LeaseLostError",
     "LockTimeoutError",
     "Manager",
     "OperationalError",
@@ -65,8 +74,10 @@ __all__ = [
     "Table",
     "TableNotFoundError",
     "TransactionAbortedError",
+    "UnsupportedError",
     "ValueTooLargeError",
     "__version__",
     "codec_implementation",
     "connect",
+    "inspect_table",
 ]

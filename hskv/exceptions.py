@@ -107,6 +107,18 @@ class SerializationError(HandlerSocketError, ValueError):
     """A value cannot be stored by this serializer, or a stored value cannot be read."""
 
 
+class KeyMismatchError(HandlerSocketError):
+    """The server answered for another key than was asked: its column is not byte-exact."""
+
+
+class UnsupportedError(HandlerSocketError):
+    """What was asked needs a column, or a kind of column, that the table does not have."""
+
+
+class LeaseLostError(HandlerSocketError):
+    """A lease ended, or another took it over, before its holder let go of it."""
+
+
 class ContentionError(HandlerSocketError):
     """Other clients changed the same key in each of many rounds; nothing was changed here."""
 

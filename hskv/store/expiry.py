@@ -11,6 +11,19 @@ from .table import NEVER
 MAX_TTL_SECONDS: Final = 100 * 365.25 * 86400
 
 
+class Keep(Enum):
+    """The type of `KEEP`."""
+
+    KEEP = "KEEP"
+
+    def __repr__(self) -> str:
+        return "KEEP"
+
+
+KEEP: Final = Keep.KEEP
+"""As a ttl: a live row expires when it did; a new one has the store's own default_ttl."""
+
+
 class Default(Enum):
     """The type of `DEFAULT`."""
 
@@ -26,6 +39,7 @@ DEFAULT: Final = Default.DEFAULT
 Ttl = int | float | timedelta | None
 """Seconds to live, above zero and below a hundred years; None for ever."""
 TtlOrDefault = Ttl | Literal[Default.DEFAULT]
+TtlOrKeep = TtlOrDefault | Literal[Keep.KEEP]
 
 
 def checked(ttl: Ttl) -> float | None:

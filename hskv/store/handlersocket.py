@@ -24,6 +24,7 @@ from .verbs import (
     Column,
     Condition,
     Delete,
+    DeleteExpired,
     DeleteRange,
     Find,
     Insert,
@@ -35,31 +36,39 @@ from .verbs import (
     live,
 )
 
-# Positions in the filter columns of every index; the value, a BLOB, cannot be compared.
+# Columns to filter by, of every index; the value, a BLOB, cannot be compared.
 _FILTER_COLUMNS: Final[tuple[Column, ...]] = ("kind", "expires", "number", "version", "key")
-_FILTERS: Final = {column: position for position, column in enumerate(_FILTER_COLUMNS)}
-_LIVE: Final = [(_FILTERS[column], operation) for column, operation, _ in live(0)]
-
 
 # (index, body, effect, what the rows of its reply mean)
 _Request = tuple[Index, bytes, Effect, Callable[[list[Row]], Outcome]]
 
 
 class HandlerSocketExecutor:
-    """Carries out verbs on one table through a client."""
+    """Carries out verbs on one table through a client.
+
+    The table must have every column that a verb names: see `mapped.MappedExecutor`.
+    """
 
     def __init__(self, client: Client, table: Table) -> None:
         self._client = client
         self._table = table
         self._indexes: dict[tuple[Column, ...], Index] = {}
+        present = [column for column in _FILTER_COLUMNS if getattr(table, column)]
+        self._filters = {column: position for position, column in enumerate(present)}
+        self._columns = tuple(column for column in COLUMNS if getattr(table, column))
         # By operation and the columns and comparisons of its conditions: there are few.
         self._templates: dict[tuple[object, ...], bytes] = {}
-        self._value_index = self._index(("value", "number", "kind"))
-        self._kind_index = self._index(("kind",))
-        self._live_find = requests.find_template(_LIVE)
+        if table.whole:
+            self._value_index = self._index(("value", "number", "kind"))
+            self._kind_index = self._index(("kind",))
+            alive = [(self._filters[column], operation) for column, operation, _ in live(0)]
+            self._live_find = requests.find_template(alive)
 
     def find_value(self, key: bytes, now: int) -> list[Row]:
-        """The (value, number, kind) of a live row, or nothing: `Find` of one key, made quick."""
+        """The (value, number, kind) of a live row, or nothing: `Find` of one key, made quick.
+
+        For tables with every column only, as is `find_kind`.
+        """
         body = self._live_find % (encode_token(key), now)
         return self._client.call(self._value_index, body, Effect.READ)
 
@@ -96,33 +105,38 @@ class HandlerSocketExecutor:
     def _index(self, columns: tuple[Column, ...]) -> Index:
         index = self._indexes.get(columns)
         if index is None:
-            table = self._table
-            index = self._indexes[columns] = self._client.open(
-                table.name,
-                [getattr(table, column) for column in columns],
-                index_name=table.index,
-                filter_columns=[getattr(table, column) for column in _FILTER_COLUMNS],
-                database=table.database,
-            )
+            index = self._indexes[columns] = self._opened(columns, self._table.index)
         return index
+
+    def _opened(self, columns: tuple[Column, ...], index_name: str) -> Index:
+        return self._client.open(
+            self._table.name,
+            [getattr(self._table, column) for column in columns],
+            index_name=index_name,
+            filter_columns=[getattr(self._table, column) for column in self._filters],
+            database=self._table.database,
+        )
 
     def _find(self, verb: Find) -> _Request:
         key, limit, in_ = _keys(verb.keys)
-        body = requests.find("=", key, limit, 0, in_, _filters(verb.where))
+        body = requests.find("=", key, limit, 0, in_, self._conditions(verb.where))
         return (self._index(verb.columns), body, Effect.READ, _rows)
 
     def _scan(self, verb: Scan) -> _Request:
-        filters = [*_end(verb.end), *_filters(verb.where)]
+        filters = [*self._end(verb.end), *self._conditions(verb.where)]
         body = requests.find(_from(verb.after), [verb.start], verb.limit, 0, None, filters)
         return (self._index(verb.columns), body, Effect.READ, _rows)
 
     def _insert(self, verb: Insert) -> _Request:
-        body = requests.insert(_tokens(verb.row))
-        return (self._index(COLUMNS), body, Effect.WRITE_ROW, _inserted)
+        row = verb.row
+        cells = row if self._table.whole else [getattr(row, column) for column in self._columns]
+        body = requests.insert(_tokens(cells))
+        return (self._index(self._columns), body, Effect.WRITE_ROW, _inserted)
 
     def _update(self, verb: Update) -> _Request:
-        body = self._changed("U", verb.key, verb.where, verb.cells)
-        return (self._index(verb.columns), body, Effect.WRITE_ROW, modified_rows)
+        operation, outcome = ("U?", _rows) if verb.returning else ("U", modified_rows)
+        body = self._changed(operation, verb.key, verb.where, verb.cells)
+        return (self._index(verb.columns), body, Effect.WRITE_ROW, outcome)
 
     def _add(self, verb: Add) -> _Request:
         body = self._changed("+?", verb.key, verb.where, verb.deltas)
@@ -132,7 +146,7 @@ class HandlerSocketExecutor:
         shape = (operation, *[(column, comparison) for column, comparison, _ in where])
         template = self._templates.get(shape)
         if template is None:
-            filters = [(_FILTERS[column], comparison) for column, comparison, _ in where]
+            filters = [(self._filters[column], comparison) for column, comparison, _ in where]
             template = self._templates[shape] = requests.find_modify_template(operation, filters)
         values = encode_tokens(_tokens(cells))
         return template % (encode_token(key), *[value for _, _, value in where], values)
@@ -141,14 +155,27 @@ class HandlerSocketExecutor:
         key, limit, in_ = _keys(verb.keys)
         effect = Effect.WRITE if in_ else Effect.WRITE_ROW
         request = partial(requests.find_modify, "=", key, limit=limit, in_=in_)
-        return self._removal(request, verb, effect, _filters(verb.where))
+        return self._removal(request, verb, effect, self._conditions(verb.where))
 
     def _delete_range(self, verb: DeleteRange) -> _Request:
-        filters = [*_end(verb.end), *_filters(verb.while_, stops=True), *_filters(verb.where)]
+        filters = [
+            *self._end(verb.end),
+            *self._conditions(verb.while_, stops=True),
+            *self._conditions(verb.where),
+        ]
         effect = Effect.WRITE_ROW if verb.limit == 1 else Effect.WRITE
         operation = _from(verb.after)
         request = partial(requests.find_modify, operation, [verb.start], limit=verb.limit)
         return self._removal(request, verb, effect, filters)
+
+    def _delete_expired(self, verb: DeleteExpired) -> _Request:
+        # Where the index is in descending order "<=" goes the other way.
+        expired = Condition("expires", "<=", verb.before)
+        filters = self._conditions([expired, *verb.where])
+        before = [b"%d" % verb.before]
+        body = requests.find_modify("<=", before, "D", limit=verb.limit, filters=filters)
+        index = self._opened(("expires",), self._table.expires_index or "")
+        return (index, body, Effect.WRITE, modified_rows)
 
     def _removal(
         self,
@@ -158,8 +185,17 @@ class HandlerSocketExecutor:
         filters: list[Filter],
     ) -> _Request:
         body = request(modify_operation="D?" if verb.returning else "D", filters=filters)
-        index = self._index(verb.returning or ("kind",))
+        index = self._index(verb.returning or ("key",))
         return (index, body, effect, _rows if verb.returning else modified_rows)
+
+    def _conditions(self, where: Sequence[Condition], *, stops: bool = False) -> list[Filter]:
+        return [
+            Filter(self._filters[column], operation, _token(value), stops)
+            for column, operation, value in where
+        ]
+
+    def _end(self, end: bytes | None) -> list[Filter]:
+        return self._conditions([Condition("key", "<", end)], stops=True) if end else []
 
 
 _BUILDERS: Final[dict[type, Callable[..., _Request]]] = {
@@ -170,6 +206,7 @@ _BUILDERS: Final[dict[type, Callable[..., _Request]]] = {
     Add: HandlerSocketExecutor._add,
     Delete: HandlerSocketExecutor._delete,
     DeleteRange: HandlerSocketExecutor._delete_range,
+    DeleteExpired: HandlerSocketExecutor._delete_expired,
 }
 
 
@@ -177,17 +214,6 @@ def _keys(keys: Sequence[bytes]) -> tuple[list[bytes | None], int, In | None]:
     if len(keys) == 1:
         return [keys[0]], 1, None
     return [b""], len(keys), In(0, keys)
-
-
-def _filters(where: Sequence[Condition], *, stops: bool = False) -> list[Filter]:
-    return [
-        Filter(_FILTERS[column], operation, _token(value), stops)
-        for column, operation, value in where
-    ]
-
-
-def _end(end: bytes | None) -> list[Filter]:
-    return _filters([Condition("key", "<", end)], stops=True) if end is not None else []
 
 
 def _from(after: bool) -> str:

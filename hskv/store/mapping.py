@@ -109,6 +109,10 @@ class TableMapping(MutableMapping[K, V]):
             raise KeyError(key)
         return default
 
+    def to_dict(self) -> dict[K, V]:
+        """A copy of all items, read page by page, while others may write."""
+        return dict(self._items())
+
     def popitem(self) -> tuple[K, V]:
         """Remove the first item in key order and give it; KeyError when there is none.
 

@@ -6,7 +6,7 @@ of one packet included, since a packet may be split on its way. Each plan stays 
 that. `now` gives the milliseconds since the epoch, rounded down.
 """
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar, cast
 
 from ..exceptions import (
@@ -30,6 +30,7 @@ from .verbs import (
     Row,
     Update,
     Verb,
+    Where,
     dead,
     live,
 )
@@ -38,6 +39,21 @@ ROUNDS: Final = 16
 """A plan that other clients upset this often gives up with ContentionError."""
 PACKET_ROWS: Final = 1000
 PACKET_BYTES: Final = 1 << 20
+
+
+class Readable(NamedTuple):
+    """Which rows a store can read: what rows must be, and whether it reads a kind."""
+
+    where: Where
+    reads: Callable[[int], bool]
+
+    def check(self, rows: Found) -> None:
+        """Raise SerializationError when the kind in the last column cannot be read."""
+        if rows and not self.reads(int(rows[0][-1])):
+            raise SerializationError(
+                f"a row of kind {int(rows[0][-1])} cannot be read by this store; it was left"
+            )
+
 
 Result = TypeVar("Result")
 Plan = Generator[list[Verb], list[Outcome], Result]
@@ -89,6 +105,47 @@ def default_row(
         rows = _found(outcomes[2])
         if rows:
             return rows[0]
+    raise _contention()
+
+
+def keep_row(row: Row, now: Clock) -> Plan[None]:
+    """Store a row; one that is alive keeps its expiry."""
+    for _ in range(ROUNDS):
+        at = now()
+        (updated,) = yield [Update(row.key, live(at), *row.content())]
+        if _good(updated):
+            return
+        outcomes = yield _take_over(row, at, ("kind",))
+        if _took(outcomes):
+            return
+        _good(outcomes[2])
+    raise _contention()
+
+
+class Exchanged(NamedTuple):
+    """The (value, number, kind) of the live row that was there before, if any."""
+
+    old: tuple[bytes, ...] | None
+
+
+def swap_row(row: Row, readable: Readable, now: Clock, *, keep: bool) -> Plan[Exchanged]:
+    """Store a row and give the live one that it replaces, whose expiry it may keep.
+
+    One round trip on a live row, two else. Raises SerializationError for a row that the store
+    cannot read, and leaves it.
+    """
+    columns, cells = row.content() if keep else row.changes()
+    for _ in range(ROUNDS):
+        at = now()
+        where = (*live(at), *readable.where)
+        (exchanged,) = yield [Update(row.key, where, columns, cells, returning=True)]
+        if rows := _found(exchanged):
+            before = dict(zip(columns, rows[0], strict=True))
+            return Exchanged((before["value"], before["number"], before["kind"]))
+        outcomes = yield _take_over(row, at, ("kind",))
+        if _took(outcomes):
+            return Exchanged(None)
+        readable.check(_found(outcomes[2]))
     raise _contention()
 
 
@@ -156,7 +213,7 @@ def _check_int64(number: int) -> None:
 
 
 def take_row(
-    key: bytes, columns: tuple[Column, ...], readable: Condition, now: Clock
+    key: bytes, columns: tuple[Column, ...], readable: Readable, now: Clock
 ) -> Plan[tuple[bytes, ...] | None]:
     """Remove a live row and give it; None where there is none.
 
@@ -164,16 +221,13 @@ def take_row(
     """
     for _ in range(ROUNDS):
         at = now()
-        (taken,) = yield [Delete((key,), (*live(at), readable), returning=columns)]
+        (taken,) = yield [Delete((key,), (*live(at), *readable.where), returning=columns)]
         if rows := _found(taken):
             return rows[0]
         (found,) = yield [Find((key,), ("kind",), live(at))]
         if not (rows := _found(found)):
             return None
-        if int(rows[0][0]) > int(readable.value):
-            raise SerializationError(
-                f"a row of kind {int(rows[0][0])} cannot be read by this store; it was left"
-            )
+        readable.check(rows)
     raise _contention()
 
 
@@ -181,7 +235,7 @@ def take_first(
     start: bytes,
     end: bytes | None,
     columns: tuple[Column, ...],
-    readable: Condition,
+    readable: Readable,
     now: Clock,
 ) -> Plan[tuple[bytes, ...] | None]:
     """Remove the first live row of a range in key order and give it; None where there is none.
@@ -194,20 +248,22 @@ def take_first(
     at = now()
     swept, taken = yield [
         DeleteRange(start, end, PACKET_ROWS, while_=dead(at)),
-        DeleteRange(start, end, 1, where=(*live(at), readable), returning=columns),
+        DeleteRange(start, end, 1, where=(*live(at), *readable.where), returning=columns),
     ]
     _good(swept)
     rows = _found(taken)
     return rows[0] if rows else None
 
 
-def clear_range(start: bytes, end: bytes | None) -> Plan[int]:
-    """Remove every row of a range in key order; how many. Rows added behind it stay."""
+def clear_range(start: bytes, end: bytes | None, now: Clock) -> Plan[int]:
+    """Remove every row of a range in key order; how many were alive. Rows added behind it stay."""
     count, after = 0, False
     while True:
-        (removed,) = yield [DeleteRange(start, end, PACKET_ROWS, returning=("key",), after=after)]
+        at = now()
+        columns: tuple[Column, ...] = ("key", "expires")
+        (removed,) = yield [DeleteRange(start, end, PACKET_ROWS, returning=columns, after=after)]
         rows = _found(removed)
-        count += len(rows)
+        count += sum(int(expires) > at for _, expires in rows)
         if len(rows) < PACKET_ROWS:
             return count
         start, after = rows[-1][0], True
@@ -221,15 +277,32 @@ class Progress:
         self.sent: set[int] = set()
 
 
-def set_rows(rows: Sequence[Row], progress: Progress) -> Plan[None]:
-    """Store many rows, as `set_row` does each: updates first, inserts for what they missed."""
-    for packet in _packets(rows):
-        missed = yield from _stored(packet, rows, progress, insert=False)
-        missed = yield from _stored(missed, rows, progress, insert=True)
-        for position in missed:
-            progress.sent = {position}
-            yield from set_row(rows[position])
-            progress.stored.add(position)
+def packets(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The rows in packets, cut by number and by bytes, each made when it is asked for."""
+    packet: list[Row] = []
+    keys: set[bytes] = set()
+    size = 0
+    for row in rows:
+        size += len(row.key) + len(row.value)
+        full = len(packet) >= PACKET_ROWS or size > PACKET_BYTES
+        # A key stands once in a packet: which of two values came last would be left to chance.
+        if packet and (full or row.key in keys):
+            yield packet
+            packet, keys, size = [], set(), len(row.key) + len(row.value)
+        packet.append(row)
+        keys.add(row.key)
+    if packet:
+        yield packet
+
+
+def set_rows(packet: Sequence[Row], progress: Progress) -> Plan[None]:
+    """Store a packet of rows, as `set_row` does each: updates first, then inserts for the rest."""
+    missed = yield from _stored(list(range(len(packet))), packet, progress, insert=False)
+    missed = yield from _stored(missed, packet, progress, insert=True)
+    for position in missed:
+        progress.sent = {position}
+        yield from set_row(packet[position])
+        progress.stored.add(position)
     progress.sent = set()
 
 
@@ -256,20 +329,6 @@ def _stored(
     if error:
         raise error
     return missed
-
-
-def _packets(rows: Sequence[Row]) -> Iterator[list[int]]:
-    """Positions of rows, cut by number and by bytes."""
-    packet: list[int] = []
-    size = 0
-    for position, row in enumerate(rows):
-        size += len(row.key) + len(row.value)
-        if packet and (len(packet) >= PACKET_ROWS or size > PACKET_BYTES):
-            yield packet
-            packet, size = [], len(row.key) + len(row.value)
-        packet.append(position)
-    if packet:
-        yield packet
 
 
 def _take_over(row: Row, at: int, columns: tuple[Column, ...]) -> list[Verb]:

@@ -1,42 +1,72 @@
 """KeyValueStore: keys and values of Python over the rows of a table."""
 
+import logging
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar, cast, overload
+from typing import Any, Final, Generic, Literal, ParamSpec, Self, TypeVar, cast, overload
 
+from .. import client as wire
 from ..client import Client
 from ..exceptions import (
     BatchError,
     HandlerSocketError,
-    KeyTooLongError,
     OperationalError,
     OutcomeUnknownError,
-    SerializationError,
-    ValueTooLargeError,
+    UnsupportedError,
 )
+from ..manager import Manager
 from ..wire.requests import INT64_MAX, INT64_MIN
-from . import plans
-from .expiry import DEFAULT, TtlOrDefault, checked, expires_ms, now_ms
+from . import memo, plans
+from .expiry import DEFAULT, KEEP, Keep, TtlOrDefault, TtlOrKeep, checked, expires_ms, now_ms
 from .handlersocket import HandlerSocketExecutor
+from .keys import keys_of
+from .lease import Lease
+from .mapped import Executor, MappedExecutor
 from .mapping import MISSING, Missing, TableMapping
-from .plans import PACKET_ROWS, Bounds, Plan, Progress
+from .plans import Bounds, Plan, Progress, Readable
+from .serializers import Serializer
 from .table import NEVER, Table
-from .values import Kind, Stored, dumps, loads
-from .verbs import Column, Condition, Delete, Find, Found, Outcome, Row, Scan, Update, Verb, live
+from .values import Kind, KindValues, RawValues, Stored, Values
+from .verbs import (
+    Column,
+    Condition,
+    Delete,
+    DeleteExpired,
+    Find,
+    Found,
+    Insert,
+    Outcome,
+    Row,
+    Scan,
+    Update,
+    Verb,
+    live,
+)
 
-K = TypeVar("K", str, bytes)
+K = TypeVar("K", str, bytes, int)
 V = TypeVar("V")
 T = TypeVar("T")
+P = ParamSpec("P")
+
+_log = logging.getLogger("hskv")
 
 _VALUE: Final[tuple[Column, ...]] = ("value", "number", "kind")
 _ITEM: Final[tuple[Column, ...]] = ("key", *_VALUE)
-_ITEM_PAGE_ROWS: Final = 200
-_READABLE: Final = Condition("kind", "<=", max(Kind))
-# Keys from NUL on are reserved for rows that are no items of any mapping.
-_FIRST_KEY: Final = b"\x01"
+_KEYS_PER_REQUEST: Final = 1000
+_PAGE_BYTES: Final = 1 << 20
+# What comes behind small values may be large ones: more rows would save little.
+_PAGE_ROWS: Final = 128
+_CULL_EVERY_WRITES: Final = 100
+_CULL_AGAIN_WRITES: Final = 10
+_CULL_ROWS: Final = 20
+# Rows are removed only when other clients' clocks, too, must have passed their end.
+_GRACE_MS: Final = 60_000
+# A lease may count its holders in its row, which then has to stay.
+_NO_LEASE: Final = (Condition("kind", "!=", Kind.LEASE),)
 
 # An own generator, so that seeding the module's one does not repeat versions.
 _versions = random.Random()
@@ -47,16 +77,29 @@ class KeyValueStore(TableMapping[K, V]):
     """A dict whose items live in a MariaDB table, shared by every process that opens it.
 
     `source` is a URL, a `Client` (then left open by `close`), or None for the URL in
-    `HSKV_URL`; keyword arguments beat the URL. `prefix` stands before every key in the table:
-    a store sees the keys that begin with it, those of longer prefixes included. `key_type` is
-    str (UTF-8) or bytes. `default_ttl` is the ttl of writes that name none: seconds or
-    timedelta, None for ever. `clock` gives seconds since the epoch. Timeouts are in seconds,
-    as for `Client`.
+    `HSKV_URL`; keyword arguments beat the URL. `table` is a name or a `Table`. `prefix` stands
+    before every key in the table: a store sees the keys that begin with it, those of longer
+    prefixes included. `key_type` is str (UTF-8), bytes, or int for an integer column.
 
-    Values are bytes, str, int, or what JSON holds. Threads may share a store; it may be used
-    after a fork, and pickled. The constructor does no I/O. Every method may raise
-    ConnectionError, OperationalError and ProtocolError; a method that writes,
-    OutcomeUnknownError too, when the reply to what it sent was lost.
+    Values are bytes, str, int of 64 bits, and whatever `serializer` holds: "json", "msgpack",
+    "pickle", or an object with dumps, loads and a kind from 6 to 15. Rows of other serializers
+    are read when they are named in `also_read`, those of JSON and msgpack always. Values of
+    `compress_min_bytes` and more are compressed by zlib. On a table without a kind column values
+    are all of `value_type`, bytes or str, or all go through the serializer.
+
+    `default_ttl` is the ttl of writes that name none: seconds or timedelta, None for ever.
+    `clock` gives seconds since the epoch. `cull` lets about every hundredth write, and every
+    tenth while there are more, remove 20 rows that expired more than a minute ago. Timeouts and
+    `on_request` are as for `Client`.
+
+    Threads may share a store; it may be used after a fork, and pickled. The constructor does no
+    I/O. Every method may raise ConnectionError, OperationalError and ProtocolError; a method
+    that writes, OutcomeUnknownError too, when the reply to what it sent was lost. What needs a
+    column that the table lacks is UnsupportedError.
+
+    >>> store["greeting"] = {"en": "hello"}
+    >>> store["greeting"], "farewell" in store
+    ({'en': 'hello'}, False)
     """
 
     @overload
@@ -67,8 +110,6 @@ class KeyValueStore(TableMapping[K, V]):
         *,
         prefix: str | None = None,
         key_type: type[str] = str,
-        default_ttl: TtlOrDefault = DEFAULT,
-        clock: Callable[[], float] = time.time,
         **options: Any,
     ) -> None: ...
     @overload
@@ -79,8 +120,15 @@ class KeyValueStore(TableMapping[K, V]):
         *,
         prefix: str | bytes | None = None,
         key_type: type[bytes],
-        default_ttl: TtlOrDefault = DEFAULT,
-        clock: Callable[[], float] = time.time,
+        **options: Any,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "KeyValueStore[int, Any]",
+        source: str | Client | None = None,
+        table: Table | str | None = None,
+        *,
+        key_type: type[int],
         **options: Any,
     ) -> None: ...
     def __init__(
@@ -89,35 +137,62 @@ class KeyValueStore(TableMapping[K, V]):
         table: Table | str | None = None,
         *,
         prefix: str | bytes | None = None,
-        key_type: type[str] | type[bytes] = str,
+        key_type: type[str] | type[bytes] | type[int] = str,
+        serializer: str | Serializer | None = None,
+        also_read: Iterable[str | Serializer] = (),
+        value_type: type[bytes] | type[str] | None = None,
+        compress_min_bytes: int | None = None,
         default_ttl: TtlOrDefault = DEFAULT,
         clock: Callable[[], float] = time.time,
+        cull: bool = True,
         **options: Any,
     ) -> None:
-        arguments = {"prefix": prefix, "key_type": key_type, "default_ttl": default_ttl}
-        self._arguments = (source, table, {**arguments, "clock": clock, **options})
+        self._arguments: dict[str, Any] = {
+            "prefix": prefix,
+            "key_type": key_type,
+            "serializer": serializer,
+            "also_read": tuple(also_read),
+            "value_type": value_type,
+            "compress_min_bytes": compress_min_bytes,
+            "default_ttl": default_ttl,
+            "clock": clock,
+            "cull": cull,
+        }
+        self._source = (source, table, options)
         self._owns_client = not isinstance(source, Client)
         self.client = _client(source, options)
         settings = self.client.settings
         self.table = _table(table, settings.table)
+        self.key_type = key_type
         self._clock = clock
-        self._key_type = _key_type(key_type)
-        self._prefix = _prefix(settings.store.get("prefix", "") if prefix is None else prefix)
-        self._key_bytes = self.table.key_bytes
-        if len(self._prefix) >= self._key_bytes:
-            raise KeyTooLongError(
-                f"the prefix has {len(self._prefix)} bytes, the key column {self._key_bytes}"
-            )
+        self._keys = keys_of(
+            self.table, key_type, settings.store.get("prefix", "") if prefix is None else prefix
+        )
+        self._row_key, self._key = self._keys.row_key, self._keys.key
+        self._values = _values(
+            self.table,
+            serializer or settings.store.get("serializer"),
+            self._arguments["also_read"],
+            value_type,
+            compress_min_bytes,
+        )
+        self._loads = self._values.loads
+        self._readable = Readable(self._values.readable, self._values.reads)
         default = settings.store.get("default_ttl") if default_ttl is DEFAULT else default_ttl
         self._default_ttl = checked(default)
-        self._executor = HandlerSocketExecutor(self.client, self.table)
+        if self._default_ttl is not None:
+            self._need("expires", "default_ttl")
+        self._executor = _executor(self.client, self.table, key_type)
+        culls = cull and self.table.expires and self.table.expires_index
+        self._writes_to_cull = random.randrange(_CULL_EVERY_WRITES) if culls else float("inf")
 
     def __repr__(self) -> str:
-        prefix = f", prefix {self._prefix!r}" if self._prefix else ""
+        prefix = f", prefix {self._keys.prefix!r}" if self._keys.prefix else ""
         return f"<KeyValueStore in {self.table.name} by {self.client!r}{prefix}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), *self._arguments)
+        source, table, options = self._source
+        return _restored, (type(self), source, table, {**self._arguments, **options})
 
     def __enter__(self) -> Self:
         return self
@@ -135,58 +210,177 @@ class KeyValueStore(TableMapping[K, V]):
         if self._owns_client:
             self.client.close()
 
+    def namespace(self, prefix: str | bytes) -> "KeyValueStore[K, V]":
+        """A store of those keys that begin with a further prefix, on the same connections.
+
+        >>> users = store.namespace("user:")
+        >>> users["ann"] = 1
+        >>> store["user:ann"], list(users)
+        (1, ['ann'])
+        """
+        encoded = prefix.encode() if isinstance(prefix, str) else prefix
+        arguments = {**self._arguments, "prefix": self._keys.prefix + encoded}
+        return cast("KeyValueStore[K, V]", type(self)(self.client, self.table, **arguments))
+
+    @property
+    def manager(self) -> Manager:
+        """A `Manager`, pyhs's API, on the same connections."""
+        return Manager.over(self.client)
+
     def get(self, key: K, default: Any = None) -> Any:
-        """The value of a key, else the default. One round trip, to the read port."""
+        """The value of a key, else the default. One round trip, to the read port.
+
+        >>> store["a"] = 1
+        >>> store.get("a"), store.get("b"), store.get("b", 0)
+        (1, None, 0)
+        """
         rows = self._executor.find_value(self._row_key(key), now_ms(self._clock))
-        return loads(*rows[0]) if rows else default  # type: ignore[arg-type]
+        return self._loads(*rows[0]) if rows else default  # type: ignore[arg-type]
 
     def __contains__(self, key: object) -> bool:
         """Is there such a key? Reads no value; one round trip. TypeError for another type."""
         return bool(self._executor.find_kind(self._row_key(key), now_ms(self._clock)))
 
-    def set(self, key: K, value: V, ttl: TtlOrDefault = DEFAULT) -> None:
-        """Store a value, whatever was there.
+    def get_versioned(self, key: K) -> tuple[V, int]:
+        """The value of a key and its version, for `compare_and_set`. KeyError; one round trip.
+
+        The version is another number after each change of the value.
+
+        >>> store["a"] = 1
+        >>> value, version = store.get_versioned("a")
+        >>> store.compare_and_set("a", value + 1, version), store["a"]
+        (True, 2)
+        """
+        self._need("version", "get_versioned")
+        columns: tuple[Column, ...] = (*_VALUE, "version")
+        rows = cast(Found, self._do(Find((self._row_key(key),), columns, live(self._now()))))
+        if not rows:
+            raise KeyError(key)
+        *cells, version = rows[0]
+        return self._loads(*cells), int(version)
+
+    def set(self, key: K, value: V, ttl: TtlOrKeep = DEFAULT, *, resolve: bool = False) -> None:
+        """Store a value, whatever was there; with `KEEP` it expires when the old one would have.
 
         Atomic for a key that exists (one round trip); a new key takes two, between which it is
-        still missing. OutcomeUnknownError carries the `version` that the row would have.
+        still missing. OutcomeUnknownError carries the `version` that the row would have; with
+        `resolve` the row is looked at first, and where it has it the write is known to be done.
+
+        >>> store.set("session", "abc", ttl=1800)
+        >>> store.set("session", "def", ttl=hskv.KEEP)
+        >>> 1799 < store.ttl("session") <= 1800
+        True
         """
         row = self._row(key, value, ttl)
-        self._write(row, plans.set_row(row))
+        plan = plans.keep_row(row, self._now) if ttl is KEEP else plans.set_row(row)
+        try:
+            self._write(row, plan)
+        except OutcomeUnknownError as error:
+            if not (resolve and self._is_there(row, error)):
+                raise
 
     def add(self, key: K, value: V, ttl: TtlOrDefault = DEFAULT) -> bool:
-        """Store a value where the key is missing; was it stored? Atomic, one round trip."""
-        row = self._row(key, value, ttl)
+        """Store a value where the key is missing; was it stored? Atomic, one round trip.
+
+        >>> store.add("a", 1), store.add("a", 2), store["a"]
+        (True, False, 1)
+        """
+        row = self._row(key, value, _not_keep(ttl, "add"))
         return self._write(row, plans.add_row(row, self._now))
 
-    def replace(self, key: K, value: V, ttl: TtlOrDefault = DEFAULT) -> bool:
-        """Store a value where the key exists; was it stored? Atomic, one round trip."""
-        row = self._row(key, value, ttl)
-        try:
-            return self._do(Update(row.key, live(self._now()), *row.changes())) == 1
-        except OutcomeUnknownError as error:
-            error.version = row.version
-            raise
+    def replace(self, key: K, value: V, ttl: TtlOrKeep = DEFAULT) -> bool:
+        """Store a value where the key exists; was it stored? Atomic, one round trip.
 
-    def setdefault(self, key: K, default: V = None) -> V:  # type: ignore[assignment]
+        >>> store.replace("a", 1), "a" in store
+        (False, False)
+        """
+        row = self._row(key, value, ttl)
+        return self._change(row, live(self._now()), ttl)
+
+    def compare_and_set(self, key: K, value: V, version: int, ttl: TtlOrKeep = KEEP) -> bool:
+        """Store a value where the key has this version still.
+
+        Was it stored? False too for a key that is gone. Of several clients that know the same
+        version one wins. Atomic, one round trip.
+
+        >>> store["a"] = 1
+        >>> _, version = store.get_versioned("a")
+        >>> store.compare_and_set("a", 2, version), store.compare_and_set("a", 3, version)
+        (True, False)
+        """
+        self._need("version", "compare_and_set")
+        _check_int64("version", version)
+        row = self._row(key, value, ttl)
+        return self._change(row, (Condition("version", "=", version), *live(self._now())), ttl)
+
+    def swap(
+        self,
+        key: K,
+        value: V,
+        ttl: TtlOrKeep = DEFAULT,
+        *,
+        default: V | T | Literal[Missing.MISSING] = MISSING,
+    ) -> V | T:
+        """Store a value and give the one it replaces, else the default, else KeyError.
+
+        The new one is stored all the same. Atomic: what one client puts in, one gets out. One
+        round trip, two where the key is missing. SerializationError for a value that cannot be
+        read: then nothing is stored.
+
+        >>> store["a"] = 1
+        >>> store.swap("a", 2), store.swap("b", 3, default=None)
+        (1, None)
+        """
+        row = self._row(key, value, ttl)
+        plan = plans.swap_row(row, self._readable, self._now, keep=ttl is KEEP)
+        old = self._write(row, plan).old
+        if old is not None:
+            return cast(V, self._loads(*old))
+        if default is MISSING:
+            raise KeyError(key)
+        return cast(T, default)
+
+    def setdefault(self, key: K, default: V = None, ttl: TtlOrDefault = DEFAULT) -> V:  # type: ignore[assignment]
         """The value of a key; where it is missing, the default is stored and given.
 
         Atomic, one round trip.
+
+        >>> store.setdefault("a", 1), store.setdefault("a", 2)
+        (1, 1)
         """
-        row = self._row(key, default, DEFAULT)
+        row = self._row(key, default, _not_keep(ttl, "setdefault"))
         found = self._write(row, plans.default_row(row, self._now, _VALUE))
-        return default if found is None else loads(*found)
+        return default if found is None else cast(V, self._loads(*found))
 
     def delete(self, key: K) -> bool:
-        """Remove a key; was it there? Atomic, one round trip."""
+        """Remove a key; was it there? Atomic, one round trip.
+
+        >>> store["a"] = 1
+        >>> store.delete("a"), store.delete("a")
+        (True, False)
+        """
         return self._do(Delete((self._row_key(key),), live(self._now()))) == 1
 
     def touch(self, key: K, ttl: TtlOrDefault = DEFAULT) -> bool:
-        """Set when a key expires, leaving its value; was it there? Atomic, one round trip."""
+        """Set when a key expires, leaving its value; was it there? Atomic, one round trip.
+
+        >>> store["a"] = 1
+        >>> store.touch("a", ttl=60), store.touch("b", ttl=60)
+        (True, False)
+        """
+        self._need("expires", "touch")
         row_key, where = self._row_key(key), live(self._now())
-        return self._do(Update(row_key, where, ("expires",), (self._expires(ttl),))) == 1
+        expires = self._expires(_not_keep(ttl, "touch"))
+        return self._do(Update(row_key, where, ("expires",), (expires,))) == 1
 
     def ttl(self, key: K) -> float | None:
-        """Seconds that a key has left, None for ever. KeyError; one round trip."""
+        """Seconds that a key has left, None for ever. KeyError; one round trip.
+
+        >>> store.set("a", 1)
+        >>> print(store.ttl("a"))
+        None
+        """
+        self._need("expires", "ttl")
         rows = cast(Found, self._do(Find((self._row_key(key),), ("expires",), live(self._now()))))
         if not rows:
             raise KeyError(key)
@@ -197,12 +391,16 @@ class KeyValueStore(TableMapping[K, V]):
         """The items of those keys that are there, in the order given.
 
         One round trip for each 1,000 keys; each of them is one snapshot.
+
+        >>> store.set_many({"a": 1, "b": 2})
+        >>> store.get_many(["b", "a", "c"])
+        {'b': 2, 'a': 1}
         """
         found: dict[K, V] = {}
-        for chunk in _chunks(self._row_keys(keys)):
+        for chunk in _chunks(self._keys.row_keys(keys)):
             where = live(self._now())
             for row in cast(Found, self._do(Find(chunk, _ITEM, where))):
-                found[self._key(row[0])] = loads(*row[1:])
+                found[self._key(row[0])] = self._loads(*row[1:])
         return found
 
     def set_many(
@@ -210,137 +408,448 @@ class KeyValueStore(TableMapping[K, V]):
     ) -> None:
         """Store many values; each as `set` does, the whole not atomically.
 
-        All are checked, and held in memory, before the first is sent. Packets of at most 1,000
-        rows and about 1 MiB take one round trip, two where they hold new keys. Raises BatchError
-        with `stored`, `failed` and `unknown` keys when it cannot finish.
+        All keys of a mapping are checked before the first value is sent; from an iterator items
+        are taken as they are sent. Packets of at most 1,000 rows and about 1 MiB take one round
+        trip, two where they hold new keys; of several values for a key the last counts. Raises
+        BatchError with `stored`, `failed` and `unknown` keys when it cannot finish (of an
+        iterator, those that were taken from it); when nothing was sent, the error itself.
+
+        >>> store.set_many({"a": 1, "b": 2}, ttl=3600)
+        >>> store.set_many((f"square:{n}", n * n) for n in range(3))
+        >>> len(store)
+        5
         """
-        pairs = dict(items)
-        expires = self._expires(ttl)
-        rows = [self._row_until(key, value, expires) for key, value in pairs.items()]
-        progress = Progress()
+        ttl = _not_keep(ttl, "set_many")
+        self._expires(ttl)
+        # Another store is gone through as it is sent: its items may change meanwhile.
+        if isinstance(items, Mapping) and not isinstance(items, TableMapping):
+            for key in items:
+                self._row_key(key)
+            batch: _Batch[K] = _Batch(items)
+            pairs: Iterable[tuple[K, V]] = items.items()
+        else:
+            batch = _Batch()
+            pairs = batch.taken(items.items() if isinstance(items, Mapping) else items)
+        rows = (self._row(key, value, ttl) for key, value in pairs)
         try:
-            self._run(plans.set_rows(rows, progress))
-        except HandlerSocketError as error:
-            raise _batch_error(error, list(pairs), progress) from error
+            for packet in plans.packets(rows):
+                batch.begin(len(packet))
+                self._run(plans.set_rows(packet, batch.progress))
+                self._after_writes(len(packet))
+        except (HandlerSocketError, TypeError, ValueError) as error:
+            if not batch.sent:
+                raise
+            raise batch.error(error) from error
 
     def delete_many(self, keys: Iterable[K]) -> int:
-        """Remove keys; how many were there. One round trip for each 1,000, not atomic."""
-        chunks = _chunks(self._row_keys(keys))
-        return sum(cast(int, self._do(Delete(chunk, live(self._now())))) for chunk in chunks)
+        """Remove keys; how many were there. One round trip for each 1,000, not atomic as a whole.
+
+        Raises BatchError when it cannot finish; `stored` are then the keys that are gone.
+
+        >>> store.set_many({"a": 1, "b": 2})
+        >>> store.delete_many(["a", "b", "c"])
+        2
+        """
+        row_keys = self._keys.row_keys(keys)
+        batch: _Batch[K] = _Batch(map(self._key, row_keys))
+        count = 0
+        try:
+            for chunk in _chunks(row_keys):
+                batch.begin(len(chunk))
+                batch.progress.sent = set(range(len(chunk)))
+                count += cast(int, self._do(Delete(chunk, live(self._now()))))
+                batch.progress.stored = batch.progress.sent
+        except OperationalError as error:
+            # Those in front of the row that could not be deleted are gone.
+            raise batch.error(error, half_done=True) from error
+        except HandlerSocketError as error:
+            raise batch.error(error) from error
+        return count
+
+    def delete_prefix(self, prefix: K) -> int:
+        """Remove every key that begins with a prefix; how many were there.
+
+        One round trip for each 1,000. Keys added meanwhile may stay.
+
+        >>> store.set_many({"user:ann": 1, "user:bob": 2, "other": 3})
+        >>> store.delete_prefix("user:"), list(store)
+        (2, ['other'])
+        """
+        return self._run(plans.clear_range(*self._keys.range(prefix), self._now))
 
     def clear(self) -> None:
         """Remove every key of this store (of its prefix); one round trip for each 1,000."""
-        self._run(plans.clear_range(*self._range()))
+        self._run(plans.clear_range(*self._keys.range(), self._now))
 
+    @overload
     def incr(
         self, key: K, amount: int = 1, *, initial: int = 0, ttl: TtlOrDefault = DEFAULT
-    ) -> int:
+    ) -> int: ...
+    @overload
+    def incr(
+        self,
+        key: K,
+        amount: int = 1,
+        *,
+        initial: int = 0,
+        ttl: TtlOrDefault = DEFAULT,
+        ceiling: int | None,
+    ) -> int | None: ...
+    def incr(
+        self,
+        key: K,
+        amount: int = 1,
+        *,
+        initial: int = 0,
+        ttl: TtlOrDefault = DEFAULT,
+        ceiling: int | None = None,
+    ) -> int | None:
         """Add to an integer, and give the new value; `initial + amount` where the key is missing.
 
-        `ttl` is for a key that is made; a live one keeps its own. Atomic, and never done twice
-        whatever fails; one round trip, two for a new key. TypeError for a value that is no
-        64-bit integer, OverflowError past 64 bits: then nothing is changed.
-        """
-        _check_int64("amount", amount)
-        _check_int64("initial", initial)
-        first = Stored(Kind.INTEGER, initial + amount, b"")
-        row = self._stored_row(self._row_key(key), first, self._expires(ttl))
-        return cast(int, self._write(row, plans.increment(row, amount, Bounds(), self._now)))
+        None where it would pass `ceiling`: then nothing is changed. `ttl` is for a key that is
+        made; a live one keeps its own. Atomic, and never done twice whatever fails; one round
+        trip, two for a new key and for a refusal. TypeError for a value that is no 64-bit
+        integer, OverflowError past 64 bits: then nothing is changed.
 
+        >>> store.incr("visits"), store.incr("visits", 10), store.incr("visits", ceiling=11)
+        (1, 11, None)
+        """
+        bounds = Bounds() if ceiling is None else Bounds(ceiling=_bound("ceiling", ceiling))
+        return self._increment(key, amount, initial, ttl, bounds)
+
+    @overload
     def decr(
         self, key: K, amount: int = 1, *, initial: int = 0, ttl: TtlOrDefault = DEFAULT
-    ) -> int:
-        """Subtract from an integer: `incr` with the amount negated."""
+    ) -> int: ...
+    @overload
+    def decr(
+        self,
+        key: K,
+        amount: int = 1,
+        *,
+        initial: int = 0,
+        ttl: TtlOrDefault = DEFAULT,
+        floor: int | None,
+    ) -> int | None: ...
+    def decr(
+        self,
+        key: K,
+        amount: int = 1,
+        *,
+        initial: int = 0,
+        ttl: TtlOrDefault = DEFAULT,
+        floor: int | None = None,
+    ) -> int | None:
+        """Subtract from an integer: `incr` with the amount negated; None below `floor`.
+
+        >>> store["stock"] = 2
+        >>> store.decr("stock", 2, floor=0), store.decr("stock", floor=0), store["stock"]
+        (0, None, 0)
+        """
         _check_int64("amount", amount)
-        return self.incr(key, -amount, initial=initial, ttl=ttl)
+        bounds = Bounds() if floor is None else Bounds(floor=_bound("floor", floor))
+        return self._increment(key, -amount, initial, ttl, bounds)
+
+    def get_or_set(self, key: K, factory: Callable[[], V], ttl: TtlOrDefault = DEFAULT) -> V:
+        """The value of a key; where it is missing, `factory()` is stored and given.
+
+        One caller among all processes computes, under a lease; the others wait for the value.
+        When it fails its error is raised there, and the next in turn computes. One round trip on
+        a hit, about five where it is computed.
+
+        >>> store.get_or_set("answer", lambda: 6 * 7, ttl=60)
+        42
+        """
+        self._expires(_not_keep(ttl, "get_or_set"))
+        return memo.get_or_set(self, key, factory, _not_keep(ttl, "get_or_set"))
+
+    def memoize(
+        self, ttl: TtlOrDefault = DEFAULT, *, key: Callable[..., K] | None = None
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]:
+        """A decorator that keeps a function's results, computed as by `get_or_set`.
+
+        The key is the function's name and a digest of its arguments, which have to be str, bytes,
+        numbers, None, and lists, tuples, dicts and sets of them; or what `key` makes of the
+        arguments. The decorated function has `cache_key(*args)`, for `delete`.
+
+        >>> @store.memoize(ttl=60)
+        ... def square(n):
+        ...     return n * n
+        >>> square(3), store.delete(square.cache_key(3))
+        (9, True)
+        """
+        self._expires(_not_keep(ttl, "memoize"))
+        return memo.memoize(self, _not_keep(ttl, "memoize"), key)
+
+    def lease(
+        self,
+        name: str | bytes,
+        ttl: float = 30.0,
+        *,
+        max_skew: float = 1.0,
+        renew: bool = False,
+        fence: bool = False,
+        poll: float = 0.1,
+    ) -> Lease:
+        """A lock of all processes that ends by itself, for `ttl` seconds: see `hskv.Lease`.
+
+        `renew` extends it in the background while the process lives, `fence` numbers its holders.
+        `max_skew` is by how many seconds clients' clocks may differ, `poll` how often a waiter
+        looks. No I/O; no key of the mapping is taken.
+
+        >>> with store.lease("nightly", ttl=60) as lease:
+        ...     lease.held
+        True
+        """
+        options = {"max_skew": max_skew, "renew": renew, "fence": fence, "poll": poll}
+        return self._lease(b"L", name, ttl, **options)
+
+    def computing(self, key: K, ttl: float, poll: float) -> Lease:
+        """The lease under which the value of a key is computed."""
+        name = key if isinstance(key, bytes) else str(key)
+        return self._lease(b"C", name, ttl, renew=True, poll=poll)
+
+    def _lease(self, letter: bytes, name: str | bytes, ttl: float, **options: Any) -> Lease:
+        for column in ("number", "kind", "version", "expires"):
+            self._need(cast(Column, column), "a lease")
+        row_key = self._keys.reserved(letter, name)
+        return Lease(self._executor, row_key, ttl, clock=self._clock, **options)
+
+    def scan(
+        self, prefix: K | None = None, start: K | None = None, batch: int = 1000
+    ) -> Iterator[tuple[K, V]]:
+        """Items in key order: of the keys that begin with `prefix`, from `start` on.
+
+        Reads as it goes, in pages of about 1 MiB and at most `batch` (and 128) rows, one round trip
+        each; who writes meanwhile does not disturb it: a key that stays is met exactly once.
+
+        >>> store.set_many({"a:1": 1, "a:2": 2, "a:3": 3, "b": 4})
+        >>> list(store.scan("a:", start="a:2"))
+        [('a:2', 2), ('a:3', 3)]
+        """
+        if batch < 1:
+            raise ValueError(f"batch is a number of rows, not {batch!r}")
+        first, end = self._keys.range(prefix)
+        if start is not None:
+            asked = self._row_key(start)
+            # Decimal numbers do not compare as their text does, and have no prefix.
+            first = asked if self.key_type is int else max(first, asked)
+        return self._scanned(first, end, batch)
+
+    def purge_expired(self, batch: int = 1000, limit: int | None = None) -> int:
+        """Remove rows that expired more than a minute ago, of the whole table; how many.
+
+        At most `limit`, `batch` in each round trip: other writers wait for the duration of one.
+        Leases are left alone.
+
+        >>> store.purge_expired()
+        0
+        """
+        self._need("expires", "purge_expired")
+        if not self.table.expires_index:
+            raise UnsupportedError("purge_expired needs an index on the expires column")
+        if batch < 1:
+            raise ValueError(f"batch is a number of rows, not {batch!r}")
+        removed = 0
+        while limit is None or removed < limit:
+            rows = batch if limit is None else min(batch, limit - removed)
+            count = self._purge(rows)
+            removed += count
+            if count < rows:
+                break
+        return removed
+
+    def find(
+        self,
+        operation: str,
+        key: Sequence[wire.Value],
+        columns: Sequence[str] | None = None,
+        *,
+        index_name: str | None = None,
+        limit: int = 1,
+        offset: int = 0,
+        in_: tuple[int, Sequence[wire.Value]] | None = None,
+        filters: Iterable[wire.Condition] = (),
+        while_: Iterable[wire.Condition] = (),
+    ) -> list[wire.Row]:
+        """Rows of the store's table as they are: `Client.find` without an `Index`.
+
+        `columns` are the table's own names, all that the store uses unless given; the index is
+        that of the key. Row keys carry the prefix, and expired rows are found too.
+
+        >>> store["a"] = 1
+        >>> store.find("=", ["a"], ["n"])
+        [(b'1',)]
+        """
+        conditions: dict[str, Any] = {"filters": tuple(filters), "while_": tuple(while_)}
+        index = self._raw_index(columns, index_name, **conditions)
+        conditions["in_"] = in_
+        return self.client.find(index, operation, key, limit=limit, offset=offset, **conditions)
+
+    def modify(
+        self,
+        operation: str,
+        key: Sequence[wire.Value],
+        modify_operation: str,
+        changes: Mapping[str, wire.Value] | None = None,
+        *,
+        index_name: str | None = None,
+        limit: int = 1,
+        offset: int = 0,
+        in_: tuple[int, Sequence[wire.Value]] | None = None,
+        filters: Iterable[wire.Condition] = (),
+        while_: Iterable[wire.Condition] = (),
+    ) -> int:
+        """Change rows of the store's table as they are; how many: `Client.modify`.
+
+        `changes` maps the table's own column names to what is set (U), added (+) or subtracted
+        (-); a delete (D) takes none. Nothing is done about versions and expiry.
+
+        >>> store["a"] = 1
+        >>> store.modify("=", ["a"], "+", {"n": 4}), store["a"]
+        (1, 5)
+        """
+        columns = list(changes) if changes else None
+        conditions: dict[str, Any] = {"filters": tuple(filters), "while_": tuple(while_)}
+        index = self._raw_index(columns, index_name, **conditions)
+        conditions["in_"] = in_
+        values = list((changes or {}).values())
+        arguments = (index, operation, key, modify_operation, values)
+        return self.client.modify(*arguments, limit=limit, offset=offset, **conditions)
+
+    def check(self) -> None:
+        """Write a row, read it and remove it, to see whether the store is set up right.
+
+        Raises what goes wrong: ReadOnlyError for swapped ports, AuthenticationError,
+        TableNotFoundError, ColumnNotFoundError; OperationalError when the read port does not see
+        what the write port wrote. Three round trips.
+
+        >>> store.check()
+        """
+        canary = self._keys.reserved(b"T", os.urandom(16))
+        version = _versions.getrandbits(62)
+        row = Row(canary, b"canary", 0, Kind.BYTES, version, expires_ms(self._clock, 60.0))
+        self._do(Insert(row))
+        try:
+            rows = cast(Found, self._do(Find((canary,), ("key", "value"))))
+        finally:
+            self._do(Delete((canary,)))
+        if [tuple(found) for found in rows] != [(canary, b"canary")]:
+            raise OperationalError(
+                "the read port does not see what the write port wrote: do both belong to the same "
+                "server, and is autocommit=1 there?"
+            )
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """Counts of the connections: see `Client.stats`. No I/O.
+
+        >>> store.stats()["read"]["waiting"]
+        0
+        """
+        return self.client.stats()
 
     def _take(self, key: K) -> V | Literal[Missing.MISSING]:
-        row = self._run(plans.take_row(self._row_key(key), _VALUE, _READABLE, self._now))
-        return MISSING if row is None else cast(V, loads(*row))
+        row = self._run(plans.take_row(self._row_key(key), _VALUE, self._readable, self._now))
+        return MISSING if row is None else cast(V, self._loads(*row))
 
     def _take_first(self) -> tuple[K, V] | None:
-        row = self._run(plans.take_first(*self._range(), _ITEM, _READABLE, self._now))
-        return None if row is None else (self._key(row[0]), loads(*row[1:]))
+        plan = plans.take_first(*self._keys.range(), _ITEM, self._readable, self._now)
+        row = self._run(plan)
+        return None if row is None else (self._key(row[0]), self._loads(*row[1:]))
 
     def _key_pages(self, rows: int) -> Iterator[list[K]]:
-        for page in self._pages(("key",), rows):
+        for page in self._pages(("key",), *self._keys.range(), lambda _: rows):
             yield [self._key(row[0]) for row in page]
 
     def _items(self) -> Iterator[tuple[K, V]]:
-        for page in self._pages(_ITEM, _ITEM_PAGE_ROWS):
-            for row in page:
-                yield self._key(row[0]), loads(*row[1:])
+        return self._scanned(*self._keys.range(), _KEYS_PER_REQUEST)
 
-    def _pages(self, columns: tuple[Column, ...], limit: int) -> Iterator[Found]:
-        start, end = self._range()
-        after = False
+    def _scanned(self, start: bytes, end: bytes | None, most: int) -> Iterator[tuple[K, V]]:
+        for page in self._pages(_ITEM, start, end, lambda page: _next_rows(page, most)):
+            rows = deque(page)
+            # Values that were given out are let go of before more are read.
+            del page
+            while rows:
+                key, *cells = rows.popleft()
+                yield self._key(key), self._loads(*cells)
+                del cells
+
+    def _pages(
+        self,
+        columns: tuple[Column, ...],
+        start: bytes,
+        end: bytes | None,
+        rows: Callable[[Found], int],
+    ) -> Iterator[Found]:
+        """Pages of live rows in key order; `rows` says how many to ask for after the last page."""
+        after, limit = False, rows(())
         while True:
             where = live(self._now())
             page = cast(Found, self._do(Scan(start, end, columns, limit, where, after)))
-            if page:
-                yield page
-                start, after = page[-1][0], True
             if len(page) < limit:
+                if page:
+                    yield page
                 return
+            start, after, limit = page[-1][0], True, rows(page)
+            yield page
+            del page
+
+    def _increment(
+        self, key: K, amount: int, initial: int, ttl: TtlOrDefault, bounds: Bounds
+    ) -> int | None:
+        self._need("number", "counting")
+        self._need("kind", "counting")
+        _check_int64("amount", amount)
+        _check_int64("initial", initial)
+        first = Stored(Kind.INTEGER, initial + amount, b"")
+        expires = self._expires(_not_keep(ttl, "a counter"))
+        row = self._stored_row(self._row_key(key), first, expires)
+        return self._write(row, plans.increment(row, amount, bounds, self._now))
 
     def _now(self) -> int:
         return now_ms(self._clock)
 
-    def _range(self) -> tuple[bytes, bytes | None]:
-        """The first row key of this store, and the first beyond it."""
-        stem = self._prefix.rstrip(b"\xff")
-        end = stem[:-1] + bytes([stem[-1] + 1]) if stem else None
-        return self._prefix or _FIRST_KEY, end
-
-    def _row_key(self, key: object) -> bytes:
-        if not isinstance(key, self._key_type):
-            raise TypeError(f"keys are {self._key_type.__name__}, not {type(key).__name__}")
-        try:
-            row_key = self._prefix + (key.encode() if isinstance(key, str) else key)
-        except UnicodeEncodeError as error:
-            raise ValueError(f"the key is not valid Unicode: {error}; use bytes keys") from error
-        if 0 < len(row_key) <= self._key_bytes and row_key[0]:
-            return row_key
-        if len(row_key) > self._key_bytes:
-            raise KeyTooLongError(
-                f"the key has {len(row_key)} bytes with its prefix, the column "
-                f"{self._key_bytes}: shorten or hash it"
+    def _need(self, column: Column, what: str) -> None:
+        if not getattr(self.table, column):
+            raise UnsupportedError(
+                f"{what} needs the column {column!r}, which the Table does not name"
             )
-        raise ValueError("an empty key, or one that begins with NUL, is reserved")
 
-    def _row_keys(self, keys: Iterable[K]) -> list[bytes]:
-        if isinstance(keys, (str, bytes)):
-            raise TypeError(f"keys is an iterable of keys, not one {type(keys).__name__}")
-        return list(dict.fromkeys([self._row_key(key) for key in keys]))
-
-    def _key(self, row_key: bytes) -> K:
-        key = row_key[len(self._prefix) :]
-        try:
-            return cast(K, key if self._key_type is bytes else key.decode())
-        except UnicodeDecodeError:
-            raise SerializationError(
-                f"the key {key!r} is not UTF-8: open the store with key_type=bytes"
-            ) from None
-
-    def _row(self, key: K, value: object, ttl: TtlOrDefault) -> Row:
-        return self._row_until(key, value, self._expires(ttl))
-
-    def _row_until(self, key: K, value: object, expires: int) -> Row:
-        row_key, stored = self._row_key(key), dumps(value)
-        if len(stored.value) > self.table.value_bytes:
-            raise ValueTooLargeError(
-                f"the value has {len(stored.value)} bytes, the column {self.table.value_bytes}"
-            )
-        return self._stored_row(row_key, stored, expires)
+    def _row(self, key: K, value: object, ttl: TtlOrKeep) -> Row:
+        row_key, stored = self._row_key(key), self._values.dumps(value)
+        return self._stored_row(row_key, stored, self._expires(ttl))
 
     def _stored_row(self, row_key: bytes, stored: Stored, expires: int) -> Row:
         # 62 bits: a counter's version goes up by 1 and must never wrap.
         version = _versions.getrandbits(62)
         return Row(row_key, stored.value, stored.number, stored.kind, version, expires)
 
-    def _expires(self, ttl: TtlOrDefault) -> int:
-        seconds = self._default_ttl if ttl is DEFAULT else checked(ttl)
+    def _expires(self, ttl: TtlOrKeep) -> int:
+        seconds = self._default_ttl if ttl in (DEFAULT, KEEP) else checked(ttl)
+        if seconds is not None:
+            self._need("expires", "ttl")
         return expires_ms(self._clock, seconds)
+
+    def _change(self, row: Row, where: tuple[Condition, ...], ttl: TtlOrKeep) -> bool:
+        columns, cells = row.content() if ttl is KEEP else row.changes()
+        try:
+            changed = self._do(Update(row.key, where, columns, cells)) == 1
+        except OutcomeUnknownError as error:
+            error.version = row.version
+            raise
+        self._after_writes(1)
+        return changed
+
+    def _is_there(self, row: Row, error: OutcomeUnknownError) -> bool:
+        """True when the table holds the row whose reply was lost."""
+        if not self.table.version:
+            return False
+        try:
+            found = cast(Found, self._do(Find((row.key,), ("version",))))
+        except HandlerSocketError as again:
+            error.add_note(f"the row could not be looked at either: {again}")
+            return False
+        return any(int(version) == row.version for (version,) in found)
 
     def _do(self, verb: Verb) -> Outcome:
         """Carry out one verb; raises what the server said against it."""
@@ -351,10 +860,12 @@ class KeyValueStore(TableMapping[K, V]):
 
     def _write(self, row: Row, plan: Plan[T]) -> T:
         try:
-            return self._run(plan)
+            result = self._run(plan)
         except OutcomeUnknownError as error:
             error.version = row.version
             raise
+        self._after_writes(1)
+        return result
 
     def _run(self, plan: Plan[T]) -> T:
         """Drive a plan; a broken connection never enters it."""
@@ -366,6 +877,97 @@ class KeyValueStore(TableMapping[K, V]):
             return cast(T, done.value)
         finally:
             plan.close()
+
+    def _after_writes(self, count: int) -> None:
+        """Remove a few expired rows after about every hundredth write, so that space comes free.
+
+        After every tenth while there are more.
+        """
+        # Threads may lose a count between them, which does no harm.
+        self._writes_to_cull -= count
+        if self._writes_to_cull > 0:
+            return
+        self._writes_to_cull = _CULL_AGAIN_WRITES
+        if self.client.stats()["write"]["waiting"]:
+            # The writer need not wait for a connection with those who have yet to write.
+            return
+        rows = max(_CULL_ROWS, 2 * count)
+        try:
+            removed = self._purge(rows)
+        except HandlerSocketError as error:
+            # The write itself is done.
+            _log.warning("expired rows could not be culled: %s", error)
+            removed = 0
+        # Where all writes are new keys that expire, two must go for each that comes.
+        self._writes_to_cull = _CULL_AGAIN_WRITES if removed == rows else _CULL_EVERY_WRITES
+
+    def _purge(self, rows: int) -> int:
+        where = _NO_LEASE if self.table.kind else ()
+        return cast(int, self._do(DeleteExpired(self._now() - _GRACE_MS, rows, where)))
+
+    def _raw_index(
+        self,
+        columns: Sequence[str] | None,
+        index_name: str | None,
+        filters: Sequence[wire.Condition],
+        while_: Sequence[wire.Condition],
+    ) -> wire.Index:
+        if columns is None:
+            columns = self.table.columns()
+        named = dict.fromkeys(one[0] for one in (*filters, *while_))
+        return self.client.open(
+            self.table.name,
+            columns,
+            index_name=index_name or self.table.index,
+            filter_columns=tuple(named),
+            database=self.table.database,
+        )
+
+
+class _Batch(Generic[K]):
+    """How far a batch got: keys that wait, those of the packet under way, those that are done."""
+
+    def __init__(self, keys: Iterable[K] = ()) -> None:
+        self.progress = Progress()
+        self.sent = False
+        self._waiting: deque[Any] = deque(keys)
+        self._packet: list[Any] = []
+        self._done: list[Any] = []
+
+    def taken(self, items: Iterable[tuple[K, V]]) -> Iterator[tuple[K, V]]:
+        """The items, whose keys are counted in as they are taken."""
+        for key, value in items:
+            self._waiting.append(key)
+            yield key, value
+
+    def begin(self, count: int) -> None:
+        """The next so many keys are about to be sent; those before are done."""
+        self._done += self._packet
+        self._packet = [self._waiting.popleft() for _ in range(count)]
+        self.progress = Progress()
+        self.sent = True
+
+    def error(self, error: Exception, *, half_done: bool = False) -> BatchError:
+        """What to raise when the batch cannot go on for an error.
+
+        `half_done`: the request that failed may have done a part of what it was sent for.
+        """
+        unknown_outcome = half_done or isinstance(error, OutcomeUnknownError)
+        sent = self.progress.sent if unknown_outcome else set()
+        stored, failed, unknown = [*self._done], list[Any](), list[Any]()
+        for position, key in enumerate(self._packet):
+            if position in self.progress.stored:
+                stored.append(key)
+            else:
+                (unknown if position in sent else failed).append(key)
+        failed += self._waiting
+        return BatchError(
+            f"the batch could not be finished ({len(stored)} stored, {len(failed)} failed, "
+            f"{len(unknown)} unknown): {error}",
+            stored=tuple(stored),
+            failed=tuple(failed),
+            unknown=tuple(unknown),
+        )
 
 
 @overload
@@ -384,6 +986,14 @@ def connect(
     key_type: type[bytes],
     **options: Any,
 ) -> KeyValueStore[bytes, Any]: ...
+@overload
+def connect(
+    url: str | None = None,
+    table: Table | str | None = None,
+    *,
+    key_type: type[int],
+    **options: Any,
+) -> KeyValueStore[int, Any]: ...
 def connect(
     url: str | None = None, table: Table | str | None = None, **options: Any
 ) -> KeyValueStore[Any, Any]:
@@ -411,17 +1021,33 @@ def _table(table: Table | str | None, name: str | None) -> Table:
     return Table(table or name or "kv")
 
 
-def _key_type(key_type: type[str] | type[bytes]) -> type[str] | type[bytes]:
-    if key_type not in (str, bytes):
-        raise TypeError(f"key_type is str or bytes, not {key_type!r}")
-    return key_type
+def _executor(client: Client, table: Table, key_type: type) -> Executor:
+    executor = HandlerSocketExecutor(client, table)
+    if table.whole and key_type is not int:
+        return executor
+    return MappedExecutor(executor, table, number_keys=key_type is int)
 
 
-def _prefix(prefix: str | bytes) -> bytes:
-    encoded = prefix.encode() if isinstance(prefix, str) else prefix
-    if b"\x00" in encoded:
-        raise ValueError("a prefix cannot hold NUL: such keys are reserved")
-    return encoded
+def _values(
+    table: Table,
+    serializer: str | Serializer | None,
+    also_read: tuple[str | Serializer, ...],
+    value_type: type | None,
+    compress_min_bytes: int | None,
+) -> Values:
+    if table.kind:
+        if value_type is not None:
+            raise ValueError("value_type is for tables without a kind column")
+        return KindValues(table, serializer or "json", also_read, compress_min_bytes)
+    if also_read or compress_min_bytes is not None:
+        raise UnsupportedError("also_read and compress_min_bytes need a kind column")
+    return RawValues(table, value_type, serializer)
+
+
+def _not_keep(ttl: TtlOrKeep, what: str) -> TtlOrDefault:
+    if isinstance(ttl, Keep):
+        raise ValueError(f"{what} has no expiry to keep: give seconds, None or DEFAULT")
+    return ttl
 
 
 def _check_int64(name: str, value: int) -> None:
@@ -431,23 +1057,21 @@ def _check_int64(name: str, value: int) -> None:
         raise OverflowError(f"{name} is beyond 64 bits: {value}")
 
 
+def _bound(name: str, value: int) -> int:
+    """A bound as 64 bits hold it: one beyond them never holds a counter back."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is an int, not {type(value).__name__}")
+    return min(max(value, INT64_MIN), INT64_MAX)
+
+
 def _chunks(keys: list[bytes]) -> Iterator[list[bytes]]:
-    for start in range(0, len(keys), PACKET_ROWS):
-        yield keys[start : start + PACKET_ROWS]
+    for start in range(0, len(keys), _KEYS_PER_REQUEST):
+        yield keys[start : start + _KEYS_PER_REQUEST]
 
 
-def _batch_error(error: HandlerSocketError, keys: list[Any], progress: Progress) -> BatchError:
-    sent = progress.sent if isinstance(error, OutcomeUnknownError) else set()
-    groups: dict[str, list[Any]] = {"stored": [], "failed": [], "unknown": []}
-    for position, key in enumerate(keys):
-        if position in progress.stored:
-            groups["stored"].append(key)
-        else:
-            groups["unknown" if position in sent else "failed"].append(key)
-    counts = ", ".join(f"{len(group)} {name}" for name, group in groups.items())
-    return BatchError(
-        f"the batch could not be finished ({counts}): {error}",
-        stored=tuple(groups["stored"]),
-        failed=tuple(groups["failed"]),
-        unknown=tuple(groups["unknown"]),
-    )
+def _next_rows(page: Found, most: int) -> int:
+    """How many rows to ask for after a page: begins with one, so that large ones do no harm."""
+    if not page:
+        return 1
+    average = max(sum(len(row[1]) for row in page) // len(page), 1)
+    return max(min(most, _PAGE_ROWS, 8 * len(page), _PAGE_BYTES // average), 1)

@@ -1,60 +1,98 @@
 """Which columns of a table mean what to a store."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Final
 
 NEVER: Final = 2**63 - 1
 """The value of `expires` for a row that never expires."""
+
+_STANDARD: Final = {
+    "key": "k",
+    "value": "v",
+    "number": "n",
+    "kind": "kind",
+    "version": "version",
+    "expires": "expires",
+}
 
 
 @dataclass(frozen=True)
 class Table:
     """A table of key-value rows, and the names of its columns.
 
-    `key_bytes` and `value_bytes` are the widths of the key and value columns in bytes. They
-    must be right: the server cuts what is longer, in silence, and then answers for another row.
-    `database` is the URL's unless given. The key column must be VARBINARY: by a collation that
-    ignores case or trailing spaces the server would answer for another key. It must be a base
-    table: to open a view crashes the server.
+    `number`, `kind`, `version` and `expires` may be None for a table that lacks such a column;
+    what needs it raises UnsupportedError. `key_bytes` and `value_bytes` are the widths of the key
+    and value columns in bytes (of an integer key 1, 2, 3, 4 or 8; `key_unsigned` says that it is
+    unsigned). They must be right: the server cuts what is longer, in silence. `index` is the key's
+    index, `expires_index` that of `expires`, None where there is none. `database` is the URL's
+    unless given. It must be a base table: to open a view crashes the server.
+
+    `byte_exact` says that the key column is VARBINARY. Of a table whose columns are named as
+    `create_sql` names them that is taken for granted, of any other it is not: by a collation that
+    ignores case or trailing spaces the server answers for another key. Then every row that is
+    read is checked for its key, and every write takes one more round trip, which looks for the
+    key first; prefixes, leases and limiters are UnsupportedError.
     """
 
     name: str = "kv"
     database: str | None = None
     key: str = "k"
     value: str = "v"
-    number: str = "n"
-    kind: str = "kind"
-    version: str = "version"
-    expires: str = "expires"
+    number: str | None = "n"
+    kind: str | None = "kind"
+    version: str | None = "version"
+    expires: str | None = "expires"
     index: str = "PRIMARY"
     key_bytes: int = 255
     value_bytes: int = 2**32 - 1
+    expires_index: str | None = "expires"
+    key_unsigned: bool = False
+    byte_exact: bool | None = None
 
     def __post_init__(self) -> None:
-        names = [getattr(self, field.name) for field in fields(self) if field.type is str]
+        names = [self.name, self.key, self.value, self.index]
+        names += [name for name in (self.database, self.expires_index) if name is not None]
+        names += [name for name in self._columns().values() if name is not None]
         if not all(isinstance(name, str) and name for name in names):
             raise ValueError("a table, its columns and its index each have a name")
         if self.key_bytes < 1 or self.value_bytes < 1:
             raise ValueError("key_bytes and value_bytes are widths in bytes, at least 1")
+        if self.byte_exact is None:
+            standard = all(
+                name in (_STANDARD[column], None) for column, name in self._columns().items()
+            )
+            object.__setattr__(self, "byte_exact", standard)
+
+    @property
+    def whole(self) -> bool:
+        """True for a table with every column and byte-exact keys."""
+        return bool(self.byte_exact) and None not in self._columns().values()
 
     def create_sql(self) -> str:
         """The CREATE TABLE statement of a table that a store can use as it is."""
-        names = {
-            column: _quoted(getattr(self, column))
-            for column in ("key", "value", "number", "kind", "version", "expires")
+        widths = {
+            "key": f"VARBINARY({self.key_bytes}) NOT NULL PRIMARY KEY",
+            "value": "LONGBLOB NOT NULL",
+            "number": "BIGINT NOT NULL DEFAULT 0",
+            "kind": "TINYINT UNSIGNED NOT NULL DEFAULT 0",
+            "version": "BIGINT NOT NULL DEFAULT 0",
+            "expires": f"BIGINT NOT NULL DEFAULT {NEVER}",
         }
-        columns = (
-            f"{names['key']} VARBINARY({self.key_bytes}) NOT NULL PRIMARY KEY",
-            f"{names['value']} LONGBLOB NOT NULL",
-            f"{names['number']} BIGINT NOT NULL DEFAULT 0",
-            f"{names['kind']} TINYINT UNSIGNED NOT NULL DEFAULT 0",
-            f"{names['version']} BIGINT NOT NULL DEFAULT 0",
-            f"{names['expires']} BIGINT NOT NULL DEFAULT {NEVER}",
-            f"KEY {names['expires']} ({names['expires']})",
-        )
+        columns = [
+            f"{_quoted(name)} {widths[column]}" for column, name in self._columns().items() if name
+        ]
+        if self.expires and self.expires_index:
+            columns.append(f"KEY {_quoted(self.expires_index)} ({_quoted(self.expires)})")
         owner = f"{_quoted(self.database)}." if self.database else ""
         body = ",\n  ".join(columns)
         return f"CREATE TABLE {owner}{_quoted(self.name)} (\n  {body}\n) ENGINE=InnoDB"
+
+    def columns(self) -> list[str]:
+        """The names of the columns that a store uses, in the order of `create_sql`."""
+        return [name for name in self._columns().values() if name]
+
+    def _columns(self) -> dict[str, str | None]:
+        return {column: getattr(self, column) for column in _STANDARD}
 
 
 def _quoted(name: str) -> str:

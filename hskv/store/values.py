@@ -1,25 +1,38 @@
 """Python values as they stand in a row, and back.
 
 bytes, str and integers of 64 bits are stored as themselves, so that SQL and counters can use
-them; everything else goes through the serializer, which is JSON.
+them; everything else goes through a serializer. The kind column says which it was.
 """
 
-import json
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
-from ..exceptions import SerializationError
+from ..exceptions import SerializationError, ValueTooLargeError
 from ..wire.requests import INT64_MAX, INT64_MIN
+from .serializers import Serializer, always_readable, serializer_of
+from .table import Table
+from .verbs import Condition, Where
 
 
 class Kind(IntEnum):
-    """How the value of a row is to be read: the number in its kind column."""
+    """How a row is to be read: the number in its kind column.
+
+    From 6 to 15 are users' serializers; 16 more than a kind is the same compressed by zlib.
+    """
 
     BYTES = 0
     TEXT = 1
     INTEGER = 2
     JSON = 3
+    MSGPACK = 4
+    PICKLE = 5
+    LEASE = 32
+    LIMITER = 33
+
+
+COMPRESSED: Final = 16
 
 
 class Stored(NamedTuple):
@@ -30,44 +43,163 @@ class Stored(NamedTuple):
     value: bytes
 
 
-def dumps(value: object) -> Stored:
-    """The columns that hold a value.
+class Values(Protocol):
+    """How a store writes and reads its values."""
 
-    bool, None, float, larger int, list, tuple (comes back as a list) and dict with str keys go
-    through JSON; bytearray and memoryview are stored as bytes. Raises SerializationError for
-    what JSON would lose or change: NaN, keys that are no str, sets, other objects.
+    readable: Where
+    """What rows must be for `loads` to read them."""
+
+    def dumps(self, value: object) -> Stored: ...  # noqa: D102 the implementations say it
+
+    def loads(self, value: bytes, number: bytes, kind: bytes) -> Any: ...  # noqa: D102 as above
+
+    def reads(self, kind: int) -> bool: ...  # noqa: D102 as above
+
+
+class KindValues:
+    """Values of a table with a kind column, each row read as its kind says.
+
+    Rows of kinds 0 to 4 are always read, others when `serializer` or one of `also_read` made
+    them. Values of `compress_min_bytes` and more are compressed where that makes them smaller.
     """
-    kind = type(value)
-    if kind is bytes:
-        return Stored(Kind.BYTES, 0, value)  # type: ignore[arg-type]
-    if kind is str:
-        return Stored(Kind.TEXT, 0, _text(value))  # type: ignore[arg-type]
-    if kind is int and INT64_MIN <= value <= INT64_MAX:  # type: ignore[operator]
-        return Stored(Kind.INTEGER, value, b"")  # type: ignore[arg-type]
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return Stored(Kind.BYTES, 0, bytes(value))
-    return Stored(Kind.JSON, 0, _json(value))
+
+    def __init__(
+        self,
+        table: Table,
+        serializer: str | Serializer = "json",
+        also_read: Iterable[str | Serializer] = (),
+        compress_min_bytes: int | None = None,
+    ) -> None:
+        self._serializer = serializer_of(serializer)
+        self._table = table
+        self._value_bytes = table.value_bytes
+        self._compress_min_bytes = _checked(compress_min_bytes)
+        self._loads: dict[bytes, Callable[[bytes, bytes], Any]] = {
+            b"2": lambda value, number: int(number)
+        }
+        self._add(Kind.BYTES, lambda value: value)
+        self._add(Kind.TEXT, bytes.decode)
+        # The most frequent ones without a call in between.
+        self._loads[b"0"] = lambda value, number: value
+        self._loads[b"1"] = lambda value, number: value.decode()
+        known = [*always_readable(), *map(serializer_of, also_read), self._serializer]
+        for one in known:
+            self._add(one.kind, one.loads)
+        self._kinds = frozenset(map(int, self._loads))
+        # As few comparisons as there can be: other kinds lie in between.
+        highest = max(self._kinds)
+        others = [kind for kind in range(highest) if kind not in self._kinds]
+        self.readable: Where = (
+            Condition("kind", "<=", highest),
+            *[Condition("kind", "!=", kind) for kind in others],
+        )
+
+    def _add(self, kind: int, loads: Callable[[bytes], Any]) -> None:
+        self._loads[b"%d" % kind] = lambda value, number: loads(value)
+        bound = self._table.value_bytes
+        self._loads[b"%d" % (kind + COMPRESSED)] = lambda value, number: loads(
+            _decompressed(value, bound)
+        )
+
+    def reads(self, kind: int) -> bool:
+        """True for a kind that `loads` can read."""
+        return kind in self._kinds
+
+    def dumps(self, value: object) -> Stored:
+        """The columns that hold a value.
+
+        bytes, str and 64-bit int stand as themselves, bytearray and memoryview as bytes; the rest
+        goes through the serializer. Raises SerializationError for what that cannot hold,
+        ValueTooLargeError for what the value column cannot.
+        """
+        kind = type(value)
+        if kind is str:
+            return self._stored(Kind.TEXT, _text(value))  # type: ignore[arg-type]
+        if kind is int and INT64_MIN <= value <= INT64_MAX and self._table.number:  # type: ignore[operator]
+            return Stored(Kind.INTEGER, value, b"")  # type: ignore[arg-type]
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return self._stored(Kind.BYTES, bytes(value))
+        return self._stored(self._serializer.kind, _serialized(self._serializer, value))
+
+    def _stored(self, kind: int, value: bytes) -> Stored:
+        if self._compress_min_bytes is not None and len(value) >= self._compress_min_bytes:
+            compressed = zlib.compress(value)
+            if len(compressed) < len(value):
+                kind, value = kind + COMPRESSED, compressed
+        if len(value) > self._value_bytes:
+            raise _too_large(value, self._value_bytes)
+        return Stored(kind, 0, value)
+
+    def loads(self, value: bytes, number: bytes, kind: bytes) -> Any:
+        """The Python value of a row. Raises SerializationError where it cannot be read."""
+        loads = self._loads.get(kind)
+        if loads is None:
+            raise SerializationError(
+                f"a row of kind {kind.decode('ascii', 'replace')} cannot be read by this store: "
+                "it was written with another serializer; name that as serializer or in also_read"
+            )
+        try:
+            return loads(value, number)
+        except SerializationError:
+            raise
+        except Exception as error:  # a serializer may raise anything
+            raise SerializationError(f"a stored value cannot be read: {error!r}") from error
 
 
-def loads(value: bytes, number: bytes, kind: bytes) -> Any:
-    """The Python value of a row. Raises SerializationError where it cannot be read."""
+class RawValues:
+    """Values of a table without a kind column: all bytes, all str, or all by one serializer."""
+
+    readable: Where = ()
+
+    def __init__(self, table: Table, value_type: type | None, serializer: Any) -> None:
+        if (value_type is None) == (serializer is None):
+            raise ValueError(
+                "a table without a kind column holds values of one sort: give "
+                "value_type=bytes, value_type=str, or a serializer"
+            )
+        if value_type not in (None, bytes, str):
+            raise TypeError(f"value_type is bytes or str, not {value_type!r}")
+        self._table = table
+        self._type = value_type
+        self._serializer = serializer_of(serializer) if serializer is not None else None
+
+    def reads(self, kind: int) -> bool:
+        """True: there is no other."""
+        return True
+
+    def dumps(self, value: object) -> Stored:
+        """The column that holds a value. Raises SerializationError, ValueTooLargeError."""
+        if self._serializer:
+            data = _serialized(self._serializer, value)
+        elif not isinstance(value, self._type or object):
+            raise SerializationError(
+                f"the values of this store are {self._type and self._type.__name__}, "
+                f"not {type(value).__name__}"
+            )
+        else:
+            data = _text(value) if isinstance(value, str) else bytes(value)  # type: ignore[call-overload]
+        if len(data) > self._table.value_bytes:
+            raise _too_large(data, self._table.value_bytes)
+        return Stored(0, 0, data)
+
+    def loads(self, value: bytes, number: bytes, kind: bytes) -> Any:
+        """The Python value of a row. Raises SerializationError where it cannot be read."""
+        try:
+            if self._serializer:
+                return self._serializer.loads(value)
+            return value.decode() if self._type is str else value
+        except Exception as error:  # a serializer may raise anything
+            raise SerializationError(f"a stored value cannot be read: {error!r}") from error
+
+
+def _serialized(serializer: Serializer, value: object) -> bytes:
     try:
-        return _LOADS[kind](value, number)
-    except KeyError:
+        return serializer.dumps(value)
+    except Exception as error:  # a serializer may raise anything
         raise SerializationError(
-            f"a row of kind {kind.decode('ascii', 'replace')} cannot be read by this store: "
-            "it was written by another one, with another serializer"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise SerializationError(f"a stored value cannot be read: {error}") from error
-
-
-_LOADS: Final[dict[bytes, Callable[[bytes, bytes], Any]]] = {
-    b"0": lambda value, number: value,
-    b"1": lambda value, number: value.decode(),
-    b"2": lambda value, number: int(number),
-    b"3": lambda value, number: json.loads(value),
-}
+            f"the serializer cannot hold this {type(value).__name__}: {error}; store bytes, "
+            "convert it, or choose another serializer"
+        ) from error
 
 
 def _text(value: str) -> bytes:
@@ -77,23 +209,21 @@ def _text(value: str) -> bytes:
         raise SerializationError(f"the text is not valid Unicode: {error}") from error
 
 
-def _json(value: object) -> bytes:
-    try:
-        _refuse_other_keys(value)
-        return json.dumps(value, allow_nan=False, separators=(",", ":")).encode()
-    except (TypeError, ValueError, RecursionError) as error:
-        raise SerializationError(
-            f"JSON cannot hold this {type(value).__name__}: {error}; store bytes, or convert it"
-        ) from error
+def _too_large(value: bytes, most: int) -> ValueTooLargeError:
+    return ValueTooLargeError(f"the value has {len(value)} bytes, the column {most}")
 
 
-def _refuse_other_keys(value: object) -> None:
-    # json.dumps would turn 1 and None into "1" and "null" without a word.
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"keys must be str, not {type(key).__name__}")
-            _refuse_other_keys(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            _refuse_other_keys(item)
+def _checked(compress_min_bytes: int | None) -> int | None:
+    if compress_min_bytes is not None and compress_min_bytes < 0:
+        raise ValueError(f"compress_min_bytes is a number of bytes, not {compress_min_bytes!r}")
+    return compress_min_bytes
+
+
+def _decompressed(value: bytes, bound: int) -> bytes:
+    decompressor = zlib.decompressobj()
+    data = decompressor.decompress(value, bound)
+    if decompressor.unconsumed_tail:
+        raise SerializationError(f"a compressed value is larger than {bound} bytes")
+    if not decompressor.eof:
+        raise SerializationError("a compressed value is cut short")
+    return data

@@ -1,4 +1,4 @@
-"""What a store asks of its table: seven verbs, each atomic on the server.
+"""What a store asks of its table: eight verbs, each atomic on the server.
 
 Columns go by what they mean (key, value, number, kind, version, expires), whatever a table
 calls them. The outcome of a verb is a value; an error of the server is an outcome too.
@@ -42,6 +42,10 @@ class Row(NamedTuple):
         """Every column but the key, and what is in it."""
         return _CHANGED, self[1:]
 
+    def content(self) -> tuple[tuple[Column, ...], tuple[Cell, ...]]:
+        """Every column but the key and the expiry, and what is in it."""
+        return _CHANGED[:-1], self[1:-1]
+
 
 class Find(NamedTuple):
     """The rows of some keys. Outcome: rows of the asked columns; keys without a row lack."""
@@ -72,12 +76,16 @@ class Insert(NamedTuple):
 
 
 class Update(NamedTuple):
-    """Set columns of one row to `cells`. Outcome: how many rows (0 or 1)."""
+    """Set columns of one row to `cells`.
+
+    Outcome: how many rows (0 or 1), or (`returning`) the row of those columns before, or none.
+    """
 
     key: bytes
     where: Where
     columns: tuple[Column, ...]
     cells: tuple[Cell, ...]
+    returning: bool = False
 
 
 class Add(NamedTuple):
@@ -112,7 +120,18 @@ class DeleteRange(NamedTuple):
     after: bool = False
 
 
-Verb = Find | Scan | Insert | Update | Add | Delete | DeleteRange
+class DeleteExpired(NamedTuple):
+    """Remove rows that expired at `before` (milliseconds) or earlier, at most `limit`.
+
+    Rows that fail `where` are passed over. Outcome: how many. Needs an index on expires.
+    """
+
+    before: int
+    limit: int
+    where: Where = ()
+
+
+Verb = Find | Scan | Insert | Update | Add | Delete | DeleteRange | DeleteExpired
 Outcome = Found | int | OperationalError
 """Rows, a count, or what the server said against it (True, of Insert, counts as 1)."""
 

@@ -247,7 +247,11 @@ _NUMBERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "pool_size": int,
     "pool_timeout": float,
 }
-_STORE_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {"prefix": str, "default_ttl": float}
+_STORE_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
+    "prefix": str,
+    "default_ttl": float,
+    "serializer": str,
+}
 
 
 def _with_options(settings: Settings, options: dict[str, str]) -> Settings:

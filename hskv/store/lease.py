@@ -1,0 +1,300 @@
+"""Leases: locks that end by themselves when their holder dies.
+
+A lease is a row: its owner's random token in `version`, its end in `expires`. Locks:
+`Lease._lock` guards what this process believes of the lease; it is never held across I/O.
+"""
+
+import logging
+import math
+import random
+import secrets
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from time import monotonic, sleep
+from types import TracebackType
+from typing import Final, NamedTuple, Self, cast
+
+from ..exceptions import (
+    DuplicateKeyError,
+    HandlerSocketError,
+    LeaseLostError,
+    OperationalError,
+    OutcomeUnknownError,
+)
+from ..transport.fork import renew_after_fork
+from .expiry import checked, expires_ms, now_ms
+from .mapped import Executor
+from .values import Kind
+from .verbs import Add, Column, Condition, Delete, Find, Found, Insert, Outcome, Row, Update, Verb
+
+_log = logging.getLogger("hskv")
+
+_TOKEN_BITS: Final = 62
+# Twice before it ends, so that one lost renewal does not end it.
+_RENEWALS_PER_TTL: Final = 3
+
+
+class _Held(NamedTuple):
+    """What the holder knows: its token, until when to trust it (monotonic), its number."""
+
+    token: int
+    until: float
+    fence: int | None
+
+
+class Lease:
+    """An exclusive right of one holder among all processes, for at most `ttl` seconds.
+
+    Made by `KeyValueStore.lease`. Whoever acquires it holds it until it is released or ends: a
+    holder that dies delays others by `ttl` plus `max_skew` at most. Each `Lease` is a holder of
+    its own; the threads that share one share what it holds, and any of them may release it. A
+    holder that was stalled past the end finds it lost; where that is not enough, `fence` gives a
+    number that grows with each holder, for the guarded thing to refuse older ones.
+
+    A forked child holds nothing that its parent acquired. Clocks of clients must agree to
+    `max_skew` seconds, by which a takeover waits longer.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        row_key: bytes,
+        ttl: float,
+        *,
+        clock: Callable[[], float],
+        max_skew: float = 1.0,
+        renew: bool = False,
+        fence: bool = False,
+        poll: float = 0.1,
+    ) -> None:
+        self._executor = executor
+        self._row_key = row_key
+        self.ttl = checked_ttl(ttl)
+        if not 0 <= max_skew < math.inf or not 0 < poll < math.inf:
+            raise ValueError("max_skew and poll are seconds, not negative, poll above zero")
+        self._clock = clock
+        self._skew_ms = math.ceil(max_skew * 1000)
+        self._renews = renew
+        self._fenced = fence
+        self._poll = poll
+        self.after_fork()
+        renew_after_fork(self)
+
+    def after_fork(self) -> None:
+        """In a child: the lease is its parent's, if anybody's."""
+        self._lock = threading.Lock()
+        self._held: _Held | None = None
+        self._stop = threading.Event()
+
+    def __repr__(self) -> str:
+        return f"<Lease {self._row_key!r}, {'held' if self.held else 'not held'}>"
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.release()
+        except HandlerSocketError:
+            # What went wrong inside matters more than that the lease is gone.
+            if error is None:
+                raise
+            _log.warning("a lease could not be released after %r", error, exc_info=True)
+
+    @property
+    def held(self) -> bool:
+        """True while this holder may trust the lease, by its monotonic clock. No I/O."""
+        held = self._held
+        return held is not None and monotonic() < held.until
+
+    @property
+    def token(self) -> int | None:
+        """The random number that is the owner's, while it is held."""
+        return self._held.token if self._held else None
+
+    @property
+    def fence(self) -> int | None:
+        """The number of this turn, larger than all before; None without `fence=True`."""
+        return self._held.fence if self._held else None
+
+    def acquire(self, wait: bool | float = True) -> bool:
+        """Take the lease; False when another holds it still.
+
+        Waits for ever, not at all (False), or for so many seconds. One round trip when it is
+        free. Atomic. Raises OutcomeUnknownError when the reply was lost: the lease is given back
+        then as far as that can be, and blocks others no longer than `ttl`.
+        """
+        patience = math.inf if wait is True else float(wait)
+        deadline = monotonic() + patience
+        while True:
+            held = self._try()
+            if held:
+                self._begin(held)
+                return True
+            left = deadline - monotonic()
+            if left <= 0:
+                return False
+            sleep(min(self._pause(), left))
+
+    def release(self) -> None:
+        """Give the lease back, from any thread. One round trip; repeated when its reply is lost.
+
+        Raises LeaseLostError when another has it by now, RuntimeError when it is not held.
+        """
+        with self._lock:
+            held, self._held = self._held, None
+            self._stop.set()
+        if held is None:
+            raise RuntimeError("this lease is not held: acquire it first")
+        if not self._change(self._freed(held.token), held):
+            raise LeaseLostError(
+                "the lease ended and another took it over before it was released: what was done "
+                "meanwhile was not exclusive; raise ttl, or renew=True"
+            )
+
+    def extend(self, ttl: float | None = None) -> None:
+        """Hold on for `ttl` seconds from now, its own ttl unless given. One round trip.
+
+        Raises LeaseLostError when another has it by now, RuntimeError when it is not held.
+        """
+        seconds = self.ttl if ttl is None else checked_ttl(ttl)
+        held = self._held
+        if held is None:
+            raise RuntimeError("this lease is not held: acquire it first")
+        until = monotonic() + seconds
+        expires = expires_ms(self._clock, seconds)
+        if not self._change(
+            Update(self._row_key, _owned(held.token), ("expires",), (expires,)), held
+        ):
+            raise LeaseLostError("the lease ended and another took it over")
+        with self._lock:
+            if self._held is not None and self._held.token == held.token:
+                self._held = self._held._replace(until=until)
+
+    def locked(self) -> bool:
+        """Does anybody hold it now, this one or another? One round trip, to the read port."""
+        return self._ends_ms() > now_ms(self._clock)
+
+    def _try(self) -> _Held | None:
+        token = 1 + secrets.randbelow((1 << _TOKEN_BITS) - 1)
+        began = monotonic()
+        at = now_ms(self._clock)
+        expires = expires_ms(self._clock, self.ttl)
+        try:
+            outcomes = self._executor.execute(self._attempt(token, at - self._skew_ms, expires))
+        except OutcomeUnknownError:
+            with suppress(HandlerSocketError):
+                self._executor.execute([self._freed(token)])
+            raise
+        _raise_errors(outcomes)
+        fence = None
+        if self._fenced:
+            rows = cast(Found, outcomes[2])
+            if not rows:
+                return None
+            fence = int(rows[0][0]) + 1
+        elif outcomes[0] is not True and outcomes[1] != 1:
+            return None
+        return _Held(token, began + self.ttl, fence)
+
+    def _attempt(self, token: int, ended: int, expires: int) -> list[Verb]:
+        """Insert the row, or take over one that ended; at most one of them applies.
+
+        With a fence the row is made or taken over as a free one, which the last verb takes.
+        """
+        over = (Condition("expires", "<=", ended),)
+        version, end = (0, 0) if self._fenced else (token, expires)
+        verbs: list[Verb] = [
+            Insert(Row(self._row_key, b"", 0, Kind.LEASE, version, end)),
+            Update(self._row_key, over, ("version", "expires"), (version, end)),
+        ]
+        if self._fenced:
+            free = (Condition("expires", "=", 0), Condition("version", "=", 0))
+            columns: tuple[Column, ...] = ("number", "version", "expires")
+            verbs.append(Add(self._row_key, free, columns, (1, token, expires)))
+        return verbs
+
+    def _freed(self, token: int) -> Verb:
+        if self._fenced:
+            return Update(self._row_key, _owned(token), ("version", "expires"), (0, 0))
+        return Delete((self._row_key,), _owned(token))
+
+    def _change(self, verb: Verb, held: _Held) -> bool:
+        """Carry out a change of the own row; was it there? Done twice it is the same as once."""
+        try:
+            (outcome,) = self._executor.execute([verb])
+        except OutcomeUnknownError:
+            (outcome,) = self._executor.execute([verb])
+            if outcome == 0 and monotonic() < held.until:
+                # Nobody else could take it: it was the first attempt that did it.
+                return True
+        _raise_errors([outcome])
+        return outcome == 1
+
+    def _pause(self) -> float:
+        """Seconds until another attempt: it is not to be had before it ends."""
+        left = (self._ends_ms() + self._skew_ms - now_ms(self._clock)) / 1000
+        return max(min(self._poll * random.uniform(0.5, 1.5), left), 0.001)
+
+    def _ends_ms(self) -> int:
+        (outcome,) = self._executor.execute([Find((self._row_key,), ("expires",))])
+        _raise_errors([outcome])
+        rows = cast(Found, outcome)
+        return int(rows[0][0]) if rows else 0
+
+    def _begin(self, held: _Held) -> None:
+        with self._lock:
+            self._held = held
+            self._stop = stop = threading.Event()
+        if self._renews:
+            threading.Thread(
+                target=_renew,
+                args=(weakref.ref(self), held.token, stop, self.ttl / _RENEWALS_PER_TTL),
+                name="hskv-lease-renewal",
+                daemon=True,
+            ).start()
+
+
+def _renew(lease: "weakref.ref[Lease]", token: int, stop: threading.Event, interval: float) -> None:
+    """Extend a lease until it is released, lost, or nobody refers to it any more."""
+    while not stop.wait(interval):
+        holder = lease()
+        if holder is None or holder.token != token:
+            return
+        try:
+            holder.extend()
+        except LeaseLostError:
+            _log.warning("%r was lost: another took it over", holder)
+            return
+        except RuntimeError:
+            return
+        except HandlerSocketError:
+            _log.warning("%r could not be renewed; it is tried again", holder, exc_info=True)
+        # Else this thread alone would keep it alive.
+        del holder
+
+
+def checked_ttl(ttl: float) -> float:
+    """The seconds of a lease's ttl. Raises TypeError or ValueError for what is none."""
+    seconds = checked(ttl)
+    if seconds is None:
+        raise ValueError("a lease ends: its ttl is a number of seconds")
+    return seconds
+
+
+def _owned(token: int) -> tuple[Condition, ...]:
+    return (Condition("version", "=", token),)
+
+
+def _raise_errors(outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome, OperationalError) and not isinstance(outcome, DuplicateKeyError):
+            raise outcome
