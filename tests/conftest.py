@@ -50,7 +50,7 @@ def tcp_server() -> Iterator[PrivateServer]:
 @pytest.fixture
 def timed_store(hskv_server: PrivateServer, clock: Clock) -> Iterator[KeyValueStore[str, Any]]:
     with KeyValueStore(hskv_server.url, clock=clock) as store:
-        store.clear()
+        store.modify(">=", [""], "D", limit=2**32 - 1)
         yield store
 
 

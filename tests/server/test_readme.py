@@ -4,9 +4,13 @@ import configparser
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hskv
+from hskv import KeyValueStore
 from hskv.mariadb import PrivateServer
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -26,7 +30,24 @@ def test_the_example_runs() -> None:
 
 
 def test_the_table_is_the_one_that_the_code_makes() -> None:
-    assert blocks("sql") == [hskv.Table("kv").create_sql() + "\n"]
+    assert blocks("sql")[0] == hskv.Table("kv").create_sql() + "\n"
+
+
+def test_the_event_removes_what_expired_more_than_a_minute_ago(
+    hskv_store: KeyValueStore[str, Any], hskv_server: PrivateServer, run_sql: Callable[..., Any]
+) -> None:
+    event = blocks("sql")[1]
+    run_sql(event)
+    run_sql("DROP EVENT kv_expired")
+    ago = KeyValueStore(hskv_server.url, clock=lambda: time.time() - 61)
+    ago.set_many({"dead": 1}, ttl=0.001)
+    hskv_store.set("alive", 1, ttl=60)
+    hskv_store.set("just dead", 1, ttl=0.001)
+    ago.close()
+    time.sleep(0.01)
+    run_sql(event.partition("DO\n")[2])
+    left = run_sql("SELECT k FROM kv ORDER BY k")
+    assert left == ((b"alive",), (b"just dead",))
 
 
 def test_a_server_runs_with_the_my_cnf_and_the_url_opens_it() -> None:
@@ -46,5 +67,5 @@ def test_a_server_runs_with_the_my_cnf_and_the_url_opens_it() -> None:
 
 
 def test_every_option_of_a_url_is_named() -> None:
-    for option in ("secret_file", "prefix", "default_ttl", "timeout", "pool_size"):
+    for option in ("secret_file", "prefix", "default_ttl", "serializer", "timeout", "pool_size"):
         assert f"`{option}`" in README

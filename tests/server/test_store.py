@@ -467,7 +467,7 @@ class TestOpening:
 
     def test_a_wrong_key_type_is_refused(self) -> None:
         with pytest.raises(TypeError, match="key_type"):
-            KeyValueStore("hskv://h/d", key_type=int)  # type: ignore[arg-type]
+            KeyValueStore("hskv://h/d", key_type=float)  # type: ignore[arg-type]
 
 
 def test_get_reaches_the_socket_in_six_frames(hskv_store: Store) -> None:

@@ -157,6 +157,15 @@ def test_a_large_token_of_escapes_alone(implementation: ModuleType) -> None:
         assert implementation.decode_tokens(implementation.encode_tokens([token])) == [token]
 
 
+def test_a_line_of_megabytes(implementation: ModuleType) -> None:
+    large = b"x" * (1 << 22)
+    tokens = [b"", None, large, b"\x00\x01\t" * SLICE, b"", None, large[:SLICE] + b"\x01"]
+    assert implementation.decode_tokens(implementation.encode_tokens(tokens)) == tokens
+    for malformed in (b"\x01", b"\x01\ty", b"\x01z"):
+        with pytest.raises(ValueError, match="malformed escape"):
+            implementation.decode_tokens(large + malformed)
+
+
 def test_the_codec_in_use_is_one_of_those_tested() -> None:
     module = {"python": "hskv.wire._codec", "cython": "hskv_fast"}[codec.implementation]
     assert module in MODULES

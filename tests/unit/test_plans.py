@@ -13,7 +13,7 @@ from hskv.exceptions import (
     SerializationError,
 )
 from hskv.store import plans
-from hskv.store.plans import Bounds, Plan, Progress
+from hskv.store.plans import Bounds, Exchanged, Plan, Progress, Readable
 from hskv.store.values import Kind
 from hskv.store.verbs import (
     Add,
@@ -34,7 +34,7 @@ NOW = 1_000
 DUPLICATE = DuplicateKeyError("there", code=1, reason="121")
 LOCKED = LockTimeoutError("locked", code=1, reason="146")
 FULL = OperationalError("full", code=1, reason="135")
-READABLE = Condition("kind", "<=", 3)
+READABLE = Readable((Condition("kind", "<=", 3),), lambda kind: kind <= 3)
 ROW = Row(b"k", b"v", 0, Kind.BYTES, 7, 5_000)
 
 
@@ -216,12 +216,72 @@ class TestIncrement:
             drive(plans.increment(counter(5), 5, Bounds(), now), *rounds)
 
 
+class TestKeep:
+    def test_a_live_row_takes_one_update_without_the_expiry(self) -> None:
+        _, asked = drive(plans.keep_row(ROW, now), [1])
+        assert asked == [[Update(b"k", live(NOW), *ROW.content())]]
+
+    @pytest.mark.parametrize("taken", [[True, 0, []], [DUPLICATE, 1, []]])
+    def test_a_missing_or_dead_row_is_made(self, taken: list[Any]) -> None:
+        _, asked = drive(plans.keep_row(ROW, now), [0], taken)
+        assert asked[1][0] == Insert(ROW)
+
+    def test_a_row_made_in_between_starts_it_over(self) -> None:
+        drive(plans.keep_row(ROW, now), [0], [DUPLICATE, 0, [(b"0",)]], [1])
+
+    @pytest.mark.parametrize(
+        "script", [[[LOCKED]], [[0], [DUPLICATE, 0, LOCKED]], [[0], [FULL, 0, []]]]
+    )
+    def test_errors_are_raised(self, script: list[Any]) -> None:
+        with pytest.raises(OperationalError):
+            drive(plans.keep_row(ROW, now), *script)
+
+    def test_it_gives_up_when_others_always_come_first(self) -> None:
+        rounds: list[list[Any]] = [[0], [DUPLICATE, 0, []]] * plans.ROUNDS
+        with pytest.raises(ContentionError):
+            drive(plans.keep_row(ROW, now), *rounds)
+
+
+class TestSwap:
+    @pytest.mark.parametrize("keep", [False, True])
+    def test_a_live_row_takes_one_request(self, keep: bool) -> None:
+        before = (b"old", b"7", b"1", b"3", b"5000")
+        plan = plans.swap_row(ROW, READABLE, now, keep=keep)
+        exchanged, asked = drive(plan, [[before[:4] if keep else before]])
+        assert exchanged == Exchanged((b"old", b"7", b"1"))
+        (update,) = asked[0]
+        assert isinstance(update, Update)
+        assert update.returning
+        assert ("expires" in update.columns) is not keep
+        assert update.where == (*live(NOW), *READABLE.where)
+
+    def test_a_missing_row_is_made(self) -> None:
+        plan = plans.swap_row(ROW, READABLE, now, keep=False)
+        assert drive(plan, [[]], [True, 0, []])[0] == Exchanged(None)
+
+    def test_a_row_that_cannot_be_read_is_left(self) -> None:
+        plan = plans.swap_row(ROW, READABLE, now, keep=False)
+        with pytest.raises(SerializationError, match="kind 5"):
+            drive(plan, [[]], [DUPLICATE, 0, [(b"5",)]])
+
+    def test_a_row_made_in_between_is_exchanged(self) -> None:
+        plan = plans.swap_row(ROW, READABLE, now, keep=False)
+        before = (b"old", b"7", b"1", b"3", b"5000")
+        script: list[list[Any]] = [[[]], [DUPLICATE, 0, [(b"1",)]], [[before]]]
+        assert drive(plan, *script)[0] == Exchanged((b"old", b"7", b"1"))
+
+    def test_it_gives_up_when_others_always_come_first(self) -> None:
+        rounds: list[list[Any]] = [[[]], [DUPLICATE, 0, []]] * plans.ROUNDS
+        with pytest.raises(ContentionError):
+            drive(plans.swap_row(ROW, READABLE, now, keep=False), *rounds)
+
+
 class TestTake:
     def test_a_live_row_takes_one_request(self) -> None:
         plan = plans.take_row(b"k", ("value",), READABLE, now)
         row, asked = drive(plan, [[(b"v",)]])
         assert row == (b"v",)
-        assert asked == [[Delete((b"k",), (*live(NOW), READABLE), returning=("value",))]]
+        assert asked == [[Delete((b"k",), (*live(NOW), *READABLE.where), returning=("value",))]]
 
     def test_a_missing_row_is_none(self) -> None:
         assert drive(plans.take_row(b"k", ("value",), READABLE, now), [[]], [[]])[0] is None
@@ -254,7 +314,7 @@ class TestRanges:
         sweep, take = asked[0]
         assert isinstance(sweep, DeleteRange)
         assert (sweep.while_, sweep.where) == (dead(NOW), ())
-        where = (*live(NOW), READABLE)
+        where = (*live(NOW), *READABLE.where)
         assert take == DeleteRange(b"a", b"b", 1, where=where, returning=("key", "value"))
 
     def test_take_first_of_nothing_is_none(self) -> None:
@@ -266,15 +326,16 @@ class TestRanges:
             drive(plans.take_first(b"a", None, ("key",), READABLE, now), outcomes)
 
     def test_clear_goes_on_behind_the_last_key_it_removed(self) -> None:
-        page = [(b"a%04d" % number,) for number in range(plans.PACKET_ROWS)]
-        count, asked = drive(plans.clear_range(b"a", b"b"), [page], [[(b"b0",)]])
-        assert count == plans.PACKET_ROWS + 1
+        page = [(b"a%04d" % number, b"2000") for number in range(plans.PACKET_ROWS)]
+        rest = [(b"b0", b"2000"), (b"b1", b"1000")]
+        count, asked = drive(plans.clear_range(b"a", b"b", now), [page], [rest])
+        assert count == plans.PACKET_ROWS + 1, "what had expired does not count"
         assert isinstance(asked[1][0], DeleteRange)
         assert (asked[1][0].start, asked[1][0].after) == (b"a0999", True)
 
     def test_clear_raises_errors(self) -> None:
         with pytest.raises(LockTimeoutError):
-            drive(plans.clear_range(b"a", None), [LOCKED])
+            drive(plans.clear_range(b"a", None, now), [LOCKED])
 
 
 def rows(count: int, size: int = 1) -> list[Row]:
@@ -304,14 +365,23 @@ class TestSetRows:
         assert progress.stored == {0, 1}
 
     def test_packets_are_cut_by_number(self) -> None:
-        plan = plans.set_rows(rows(plans.PACKET_ROWS + 1), Progress())
-        _, asked = drive(plan, [1] * plans.PACKET_ROWS, [1])
-        assert [len(verbs) for verbs in asked] == [plans.PACKET_ROWS, 1]
+        packets = list(plans.packets(rows(plans.PACKET_ROWS + 1)))
+        assert [len(packet) for packet in packets] == [plans.PACKET_ROWS, 1]
 
     def test_packets_are_cut_by_bytes(self) -> None:
-        plan = plans.set_rows(rows(3, plans.PACKET_BYTES // 2), Progress())
-        _, asked = drive(plan, [1], [1], [1])
-        assert [len(verbs) for verbs in asked] == [1, 1, 1]
+        packets = list(plans.packets(rows(3, plans.PACKET_BYTES // 2)))
+        assert [len(packet) for packet in packets] == [1, 1, 1]
+
+    def test_a_key_stands_once_in_a_packet(self) -> None:
+        same = [Row(b"k", value, 0, Kind.BYTES, 1, 5_000) for value in (b"1", b"2")]
+        assert list(plans.packets(same)) == [same[:1], same[1:]]
+
+    def test_packets_are_made_when_they_are_asked_for(self) -> None:
+        endless = (row for _ in iter(int, 1) for row in rows(700))
+        assert len(next(plans.packets(endless))) == 700
+
+    def test_no_rows_are_no_packets(self) -> None:
+        assert list(plans.packets([])) == []
 
     def test_an_error_tells_what_was_stored(self) -> None:
         progress = Progress()

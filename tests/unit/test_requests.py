@@ -228,7 +228,7 @@ def test_a_byte_from_0x10_may_stand_in_a_name() -> None:
         (bytearray(b"x"), b"x"),
         (memoryview(b"xyz")[1:], b"yz"),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_values_become_tokens(value: Any, expected: bytes | None) -> None:
     made = token(value)

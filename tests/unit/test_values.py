@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hskv.exceptions import SerializationError
+from hskv.exceptions import SerializationError, ValueTooLargeError
 from hskv.store.expiry import checked, expires_ms, now_ms
 from hskv.store.table import NEVER, Table
-from hskv.store.values import Kind, dumps, loads
+from hskv.store.values import COMPRESSED, Kind, KindValues, RawValues, Stored
+from hskv.store.verbs import Condition
 
 json_values = st.recursive(
     st.none()
@@ -24,9 +25,13 @@ json_values = st.recursive(
 )
 
 
-def through(value: object) -> Any:
-    kind, number, data = dumps(value)
-    return loads(data, b"%d" % number, b"%d" % kind)
+PLAIN = KindValues(Table())
+dumps, loads = PLAIN.dumps, PLAIN.loads
+
+
+def through(value: object, values: KindValues | RawValues = PLAIN) -> Any:
+    kind, number, data = values.dumps(value)
+    return values.loads(data, b"%d" % number, b"%d" % kind)
 
 
 @given(json_values | st.binary())
@@ -98,6 +103,139 @@ def test_what_contains_itself_is_refused() -> None:
 def test_what_cannot_be_read_is_an_error(kind: bytes, value: bytes) -> None:
     with pytest.raises(SerializationError):
         loads(value, b"0", kind)
+
+
+class Upper:
+    """A serializer of one's own, which may fail in any way."""
+
+    def __init__(self, kind: int = 6) -> None:
+        self.kind = kind
+
+    def dumps(self, value: Any) -> bytes:
+        return repr(value).upper().encode()
+
+    def loads(self, data: bytes) -> Any:
+        raise LookupError(data)
+
+
+class TestSerializers:
+    def test_a_row_says_by_which_it_is_read(self) -> None:
+        stored = {name: KindValues(Table(), name).dumps([1]) for name in ("msgpack", "pickle")}
+        assert {name: one.kind for name, one in stored.items()} == {"msgpack": 4, "pickle": 5}
+        both = KindValues(Table(), also_read=["pickle"])
+        for one in stored.values():
+            assert both.loads(one.value, b"0", b"%d" % one.kind) == [1]
+
+    def test_a_pickle_is_not_read_unless_it_was_chosen(self) -> None:
+        stored = KindValues(Table(), "pickle").dumps({1})
+        with pytest.raises(SerializationError, match="kind 5"):
+            loads(stored.value, b"0", b"5")
+
+    def test_msgpack_holds_what_json_does_not(self) -> None:
+        assert through({1: [b"x", None]}, KindValues(Table(), "msgpack")) == {1: [b"x", None]}
+
+    @pytest.mark.parametrize("value", [2**70, {1, 2}, object()])
+    def test_what_msgpack_cannot_hold_is_refused(self, value: object) -> None:
+        with pytest.raises(SerializationError):
+            KindValues(Table(), "msgpack").dumps(value)
+
+    def test_whatever_one_raises_is_a_serialization_error(self) -> None:
+        values = KindValues(Table(), Upper())
+        assert values.dumps(None) == Stored(6, 0, b"NONE")
+        with pytest.raises(SerializationError, match="LookupError"):
+            through(None, values)
+
+    @pytest.mark.parametrize(
+        ("chosen", "error"), [("yaml", ValueError), (object(), TypeError), (Upper(5), ValueError)]
+    )
+    def test_what_is_no_serializer_is_refused(self, chosen: Any, error: type[Exception]) -> None:
+        with pytest.raises(error):
+            KindValues(Table(), chosen)
+
+    def test_integers_go_through_it_where_there_is_no_number_column(self) -> None:
+        values = KindValues(Table(number=None))
+        assert values.dumps(5).kind == Kind.JSON
+        assert through(5, values) == 5
+
+    @pytest.mark.parametrize("chosen", ["json", "msgpack", "pickle", Upper(15)])
+    def test_the_conditions_let_pass_just_what_can_be_read(self, chosen: Any) -> None:
+        values = KindValues(Table(), chosen)
+        for kind in range(40):
+            assert values.reads(kind) is all(passes(one, kind) for one in values.readable)
+
+
+def passes(condition: Condition, kind: int) -> bool:
+    assert condition.column == "kind"
+    return kind <= int(condition.value) if condition.operation == "<=" else kind != condition.value
+
+
+class TestCompression:
+    values = KindValues(Table(value_bytes=5_000), compress_min_bytes=10)
+
+    @pytest.mark.parametrize("value", ["x" * 4_000, b"x" * 4_000, ["x" * 4_000]])
+    def test_a_large_value_is_compressed(self, value: Any) -> None:
+        stored = self.values.dumps(value)
+        assert stored.kind >= COMPRESSED
+        assert len(stored.value) < 100
+        assert through(value, self.values) == value
+        assert through(value, self.values) == loads(stored.value, b"0", b"%d" % stored.kind)
+
+    @pytest.mark.parametrize("value", ["x" * 9, bytes(range(200))])
+    def test_one_that_is_small_or_does_not_shrink_is_not(self, value: Any) -> None:
+        assert self.values.dumps(value).kind < COMPRESSED
+
+    def test_what_grows_beyond_the_column_is_not_read(self) -> None:
+        bomb = KindValues(Table(), compress_min_bytes=1).dumps(b"\x00" * 10_000_000)
+        with pytest.raises(SerializationError, match="larger than 5000 bytes"):
+            self.values.loads(bomb.value, b"0", b"%d" % bomb.kind)
+
+    def test_what_is_cut_short_is_not_read(self) -> None:
+        stored = self.values.dumps("x" * 4_000)
+        with pytest.raises(SerializationError, match="cut short"):
+            self.values.loads(stored.value[:-3], b"0", b"17")
+
+    def test_a_threshold_below_zero_is_refused(self) -> None:
+        with pytest.raises(ValueError, match="compress_min_bytes"):
+            KindValues(Table(), compress_min_bytes=-1)
+
+
+class TestRawValues:
+    table = Table(kind=None, value_bytes=10)
+
+    def test_they_are_all_of_one_type(self) -> None:
+        for value_type, value, other in ((bytes, b"x", "x"), (str, "é", b"x")):
+            values = RawValues(self.table, value_type, None)
+            assert through(value, values) == value
+            assert values.reads(0)
+            for wrong in (other, 5, None):
+                with pytest.raises(SerializationError):
+                    values.dumps(wrong)
+
+    def test_or_all_go_through_a_serializer(self) -> None:
+        values = RawValues(self.table, None, "json")
+        assert values.dumps("x") == Stored(0, 0, b'"x"')
+        assert through(b"x".decode(), values) == "x"
+        with pytest.raises(SerializationError):
+            values.loads(b"{", b"0", b"0")
+
+    def test_text_that_is_none_cannot_be_read(self) -> None:
+        with pytest.raises(SerializationError):
+            RawValues(self.table, str, None).loads(b"\xff", b"0", b"0")
+
+    def test_a_value_wider_than_the_column_is_refused(self) -> None:
+        with pytest.raises(ValueTooLargeError, match="11 bytes, the column 10"):
+            RawValues(self.table, bytes, None).dumps(b"x" * 11)
+        with pytest.raises(ValueTooLargeError):
+            KindValues(Table(value_bytes=10)).dumps("x" * 11)
+
+    @pytest.mark.parametrize(("value_type", "serializer"), [(None, None), (str, "json")])
+    def test_one_of_both_is_chosen(self, value_type: Any, serializer: Any) -> None:
+        with pytest.raises(ValueError, match="of one sort"):
+            RawValues(self.table, value_type, serializer)
+
+    def test_another_type_is_refused(self) -> None:
+        with pytest.raises(TypeError, match="bytes or str"):
+            RawValues(self.table, int, None)
 
 
 @pytest.mark.parametrize("ttl", [0, -1, math.nan, math.inf, 101 * 365.25 * 86400, 0.0])
