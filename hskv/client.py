@@ -53,6 +53,12 @@ class RequestInfo(NamedTuple):
     first. `seconds` passed, waiting for a channel included. `bytes_sent` are those of the
     requests, `bytes_received` those of the values. `error` is the exception that was raised, or
     the first one in a pipeline; None where all went well.
+
+    >>> seen = []
+    >>> with hskv.connect(url, on_request=seen.append) as watched:
+    ...     watched.get("a")
+    >>> seen[0].operation, seen[0].table, seen[0].error
+    ('find', 'kv', None)
     """
 
     operation: str
@@ -73,6 +79,14 @@ class Client:
     (5). `pool_size` (16) channels at most are opened to each port. `on_request` is called with
     a `RequestInfo` after each request; what it raises is logged. No I/O is done before the
     first request. Raises ValueError for a URL or option that cannot be meant.
+
+    >>> with hskv.Client(url) as client:
+    ...     index = client.open("kv", ["k", "n"], filter_columns=["n"])
+    ...     client.insert(index, ["a", 1])
+    ...     client.modify(index, "=", ["a"], "U", ["a", 2])
+    ...     client.find(index, ">=", [""], limit=10, filters=[("n", ">", 1)])
+    1
+    [(b'a', b'2')]
     """
 
     def __init__(
@@ -445,6 +459,11 @@ class Pipeline:
     Goes to the write port as soon as one of the requests is a write (finds on it take locks),
     else to the read port. Not a transaction, and another client may come in between. An
     instance is for one thread; after `execute` it is empty and can be used again.
+
+    >>> client = store.client
+    >>> index = client.open("kv", ["k", "n"])
+    >>> client.pipeline().insert(index, ["a", 1]).find(index, "=", ["a"]).execute()
+    [None, [(b'a', b'1')]]
     """
 
     def __init__(self, client: Client) -> None:

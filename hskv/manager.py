@@ -291,6 +291,12 @@ class Manager(_Operations[Pairs, list[Pairs], bool, Any]):
     more than one write server.
 
     `read_socket` and `write_socket` work on the same connections.
+
+    >>> hs = hskv.Manager.over(store.client)
+    >>> hs.insert("hskv", "kv", [("k", "a"), ("v", "one"), ("n", 1)])
+    True
+    >>> hs.get("hskv", "kv", ["k", "v"], "a")
+    [('k', 'a'), ('v', 'one')]
     """
 
     def __init__(

@@ -39,6 +39,9 @@ def inspect_table(
     or answer wrongly for: views, partitions, system versioning, generated columns, triggers, CHECK
     constraints, further UNIQUE indexes, keys that ignore case or trailing spaces, and columns of
     types that do not hold what a store puts in.
+
+    >>> hskv.inspect_table(pymysql_connection, "kv").key_bytes
+    255
     """
     unknown = set(columns) - set(_COLUMNS)
     if unknown:

@@ -55,6 +55,13 @@ class Lease:
 
     A forked child holds nothing that its parent acquired. Clocks of clients must agree to
     `max_skew` seconds, by which a takeover waits longer.
+
+    >>> lease, other = store.lease("report", ttl=5, fence=True), store.lease("report", fence=True)
+    >>> lease.acquire(), other.acquire(wait=False), lease.fence
+    (True, False, 1)
+    >>> lease.release()
+    >>> other.acquire(wait=False), other.fence
+    (True, 2)
     """
 
     def __init__(

@@ -101,6 +101,10 @@ class TableMapping(MutableMapping[K, V]):
         """Remove a key and give its value, else the default, else KeyError.
 
         Atomic: of several clients one gets the value. One round trip.
+
+        >>> store["a"] = 1
+        >>> store.pop("a"), store.pop("a", None)
+        (1, None)
         """
         value = self._take(key)
         if value is not MISSING:
@@ -110,13 +114,22 @@ class TableMapping(MutableMapping[K, V]):
         return default
 
     def to_dict(self) -> dict[K, V]:
-        """A copy of all items, read page by page, while others may write."""
+        """A copy of all items, read page by page, while others may write.
+
+        >>> store.set_many({"b": 2, "a": 1})
+        >>> store.to_dict()
+        {'a': 1, 'b': 2}
+        """
         return dict(self._items())
 
     def popitem(self) -> tuple[K, V]:
         """Remove the first item in key order and give it; KeyError when there is none.
 
         Atomic: of several clients one gets the item. One round trip.
+
+        >>> store.set_many({"job:2": "b", "job:1": "a"})
+        >>> store.popitem()
+        ('job:1', 'a')
         """
         item = self._take_first()
         if item is None:
@@ -124,17 +137,32 @@ class TableMapping(MutableMapping[K, V]):
         return item
 
     def update(self, other: SupportsKeys[K, V] | Iterable[tuple[K, V]] = (), /, **items: V) -> None:
-        """Store many values, as `set_many` does; not atomic as a whole."""
+        """Store many values, as `set_many` does; not atomic as a whole.
+
+        >>> store.update({"a": 1}, b=2)
+        >>> len(store)
+        2
+        """
         # Page by page: dict() would ask another store for each value alone.
         pairs = other.items() if isinstance(other, TableMapping) else other
         self.set_many({**dict(pairs), **cast(dict[K, V], items)})
 
     def items(self) -> ItemsView[K, V]:
-        """A view of (key, value) pairs; iteration reads page by page."""
+        """A view of (key, value) pairs; iteration reads page by page.
+
+        >>> store.update(b=2, a=1)
+        >>> list(store.items())
+        [('a', 1), ('b', 2)]
+        """
         return _Items(self)
 
     def values(self) -> ValuesView[V]:
-        """A view of the values; iteration reads page by page."""
+        """A view of the values; iteration reads page by page.
+
+        >>> store.update(b=2, a=1)
+        >>> sum(store.values())
+        3
+        """
         return _Values(self)
 
 

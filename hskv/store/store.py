@@ -206,7 +206,10 @@ class KeyValueStore(TableMapping[K, V]):
         self.close()
 
     def close(self) -> None:
-        """Close the connections, unless the store was given a Client. Idempotent."""
+        """Close the connections, unless the store was given a Client. Idempotent.
+
+        >>> store.namespace("a:").close()
+        """
         if self._owns_client:
             self.client.close()
 
@@ -224,7 +227,12 @@ class KeyValueStore(TableMapping[K, V]):
 
     @property
     def manager(self) -> Manager:
-        """A `Manager`, pyhs's API, on the same connections."""
+        """A `Manager`, pyhs's API, on the same connections.
+
+        >>> store["a"] = 1
+        >>> store.manager.get("hskv", "kv", ["k", "n"], "a")
+        [('k', 'a'), ('n', '1')]
+        """
         return Manager.over(self.client)
 
     def get(self, key: K, default: Any = None) -> Any:
@@ -478,7 +486,13 @@ class KeyValueStore(TableMapping[K, V]):
         return self._run(plans.clear_range(*self._keys.range(prefix), self._now))
 
     def clear(self) -> None:
-        """Remove every key of this store (of its prefix); one round trip for each 1,000."""
+        """Remove every key of this store (of its prefix); one round trip for each 1,000.
+
+        >>> store["a"] = 1
+        >>> store.clear()
+        >>> len(store)
+        0
+        """
         self._run(plans.clear_range(*self._keys.range(), self._now))
 
     @overload
@@ -605,7 +619,11 @@ class KeyValueStore(TableMapping[K, V]):
         return self._lease(b"L", name, ttl, **options)
 
     def computing(self, key: K, ttl: float, poll: float) -> Lease:
-        """The lease under which the value of a key is computed."""
+        """The lease under which the value of a key is computed: for what is like `get_or_set`.
+
+        >>> store.computing("answer", ttl=10, poll=0.05).locked()
+        False
+        """
         name = key if isinstance(key, bytes) else str(key)
         return self._lease(b"C", name, ttl, renew=True, poll=poll)
 
@@ -997,7 +1015,13 @@ def connect(
 def connect(
     url: str | None = None, table: Table | str | None = None, **options: Any
 ) -> KeyValueStore[Any, Any]:
-    """Open a store: the same as `KeyValueStore(url, table, ...)`."""
+    """Open a store: the same as `KeyValueStore(url, table, ...)`.
+
+    >>> with hskv.connect(url) as other:
+    ...     other["a"] = 1
+    >>> store["a"]
+    1
+    """
     return KeyValueStore(url, table, **options)
 
 

@@ -32,6 +32,13 @@ class Table:
     ignores case or trailing spaces the server answers for another key. Then every row that is
     read is checked for its key, and every write takes one more round trip, which looks for the
     key first; prefixes, leases and limiters are UnsupportedError.
+
+    >>> print(hskv.Table("sessions", key="id", value="data", number=None, kind=None,
+    ...     version=None, expires=None, key_bytes=64).create_sql())
+    CREATE TABLE `sessions` (
+      `id` VARBINARY(64) NOT NULL PRIMARY KEY,
+      `data` LONGBLOB NOT NULL
+    ) ENGINE=InnoDB
     """
 
     name: str = "kv"

@@ -55,6 +55,9 @@ class Index:
 
     `columns` are read and written, in this order; `filter_columns` may be compared with.
     Compared by identity, which is cheap to hash: `Client.open` gives the same one each time.
+
+    >>> store.client.open("kv", ["n"]) is store.client.open("kv", ["n"])
+    True
     """
 
     database: str
