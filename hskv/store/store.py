@@ -162,6 +162,11 @@ class KeyValueStore(TableMapping[K, V]):
         self._owns_client = not isinstance(source, Client)
         self.client = _client(source, options)
         settings = self.client.settings
+        if len(set(settings.readers)) > 1 or len(set(settings.writers)) > 1:
+            raise UnsupportedError(
+                "a store has one server: HandlerSocket's writes are not replicated, and copies on "
+                "several would drift apart in silence"
+            )
         self.table = _table(table, settings.table)
         self.key_type = key_type
         self._clock = clock

@@ -4,6 +4,7 @@ import os
 import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from types import FrameType
 from typing import Any
@@ -14,6 +15,7 @@ import hskv
 from hskv import DEFAULT, Client, KeyValueStore, Table
 from hskv.exceptions import BatchError, KeyTooLongError, SerializationError
 from hskv.mariadb import PrivateServer
+from hskv.transport.address import Address
 
 Store = KeyValueStore[str, Any]
 
@@ -464,6 +466,14 @@ class TestOpening:
         store.close()
         with pytest.raises(hskv.exceptions.ConnectionError, match="closed"):
             store["a"]
+
+    @pytest.mark.parametrize("side", ["readers", "writers"])
+    def test_several_servers_are_refused(self, side: str) -> None:
+        client = hskv.Client("hskv://h/d")
+        several: Any = {side: (Address("one"), Address("two"))}
+        settings = replace(client.settings, **several)
+        with pytest.raises(hskv.UnsupportedError, match="drift apart"):
+            KeyValueStore(hskv.Client.from_settings(settings))
 
     def test_a_wrong_key_type_is_refused(self) -> None:
         with pytest.raises(TypeError, match="key_type"):
