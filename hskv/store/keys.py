@@ -174,6 +174,33 @@ class IntKeys(Keys):
         raise UnsupportedError("an integer key column has no room for leases and limiters")
 
 
+class ReservedKeys(Keys):
+    """Names of what is no item, as keys of a store of their own; they cannot be gone through."""
+
+    type = bytes
+
+    def __init__(self, keys: Keys, letter: bytes) -> None:
+        self.prefix = keys.prefix
+        self._keys = keys
+        self._letter = letter
+
+    def row_key(self, key: Any) -> bytes:
+        """As `Keys.row_key`."""
+        return self._keys.reserved(self._letter, key)
+
+    def key(self, row_key: bytes) -> Any:
+        """A name may have been hashed: UnsupportedError."""
+        raise UnsupportedError("reserved names cannot be gone through")
+
+    def range(self, prefix: Any = None) -> Range:
+        """They are no range: UnsupportedError."""
+        raise UnsupportedError("reserved names cannot be gone through")
+
+    def reserved(self, letter: bytes, name: str | bytes) -> bytes:
+        """As `Keys.reserved`."""
+        return self._keys.reserved(letter, name)
+
+
 def keys_of(table: Table, key_type: type, prefix: str | bytes) -> Keys:
     """The keys of a store. Raises ValueError, TypeError, KeyTooLongError, UnsupportedError."""
     if key_type is int:

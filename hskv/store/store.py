@@ -23,7 +23,7 @@ from ..wire.requests import INT64_MAX, INT64_MIN
 from . import memo, plans
 from .expiry import DEFAULT, KEEP, Keep, TtlOrDefault, TtlOrKeep, checked, expires_ms, now_ms
 from .handlersocket import HandlerSocketExecutor
-from .keys import keys_of
+from .keys import Keys, ReservedKeys, keys_of
 from .lease import Lease
 from .mapped import Executor, MappedExecutor
 from .mapping import MISSING, Missing, TableMapping
@@ -170,10 +170,8 @@ class KeyValueStore(TableMapping[K, V]):
         self.table = _table(table, settings.table)
         self.key_type = key_type
         self._clock = clock
-        self._keys = keys_of(
-            self.table, key_type, settings.store.get("prefix", "") if prefix is None else prefix
-        )
-        self._row_key, self._key = self._keys.row_key, self._keys.key
+        prefix = settings.store.get("prefix", "") if prefix is None else prefix
+        self._use(keys_of(self.table, key_type, prefix))
         self._values = _values(
             self.table,
             serializer or settings.store.get("serializer"),
@@ -190,6 +188,10 @@ class KeyValueStore(TableMapping[K, V]):
         self._executor = _executor(self.client, self.table, key_type)
         culls = cull and self.table.expires and self.table.expires_index
         self._writes_to_cull = random.randrange(_CULL_EVERY_WRITES) if culls else float("inf")
+
+    def _use(self, keys: Keys) -> None:
+        self._keys = keys
+        self._row_key, self._key = keys.row_key, keys.key
 
     def __repr__(self) -> str:
         prefix = f", prefix {self._keys.prefix!r}" if self._keys.prefix else ""
@@ -229,6 +231,31 @@ class KeyValueStore(TableMapping[K, V]):
         encoded = prefix.encode() if isinstance(prefix, str) else prefix
         arguments = {**self._arguments, "prefix": self._keys.prefix + encoded}
         return cast("KeyValueStore[K, V]", type(self)(self.client, self.table, **arguments))
+
+    def row_key(self, key: K) -> bytes:
+        """The key as it stands in the table, for `find` and `modify`. No I/O.
+
+        Raises TypeError, KeyTooLongError, and ValueError for a key that no item can have.
+
+        >>> store.namespace("user:").row_key("ann")
+        b'user:ann'
+        """
+        return self._row_key(key)
+
+    def reserved(self, letter: bytes) -> "KeyValueStore[Any, Any]":
+        """A store of rows beside the mapping, by names of any length, for what builds on hskv.
+
+        No iteration, `len` or `clear` of any mapping meets them. `letter` tells one use from
+        another: b"L" leases, b"C" computations, b"I" invalidations of dogpile, b"T" checks.
+
+        >>> versions = store.reserved(b"I")
+        >>> versions["a name"] = 1
+        >>> versions["a name"], len(store)
+        (1, 0)
+        """
+        store: KeyValueStore[Any, Any] = self.namespace("")
+        store._use(ReservedKeys(self._keys, letter))
+        return store
 
     @property
     def manager(self) -> Manager:
