@@ -5,7 +5,8 @@ VENV ?= .venv
 export VENV
 PYTHON_IN_VENV = $(VENV)/bin/python
 
-.PHONY: help setup demo test unit stress bench bench-expiry lint types format ci clean
+.PHONY: help setup demo test unit stress bench-setup bench bench-expiry bench-dogpile lint types \
+	format ci clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -14,7 +15,7 @@ setup: ## Install what is missing
 	@tools/setup.sh
 
 demo: setup ## Show the store at work on a MariaDB of its own
-	@$(PYTHON_IN_VENV) examples/demo.py
+	@$(PYTHON_IN_VENV) -m examples.demo
 
 test: setup ## Run the unit and server tests, with coverage
 	@rm -f .coverage .coverage.*
@@ -28,11 +29,17 @@ unit: setup ## Run the tests that need no server
 stress: setup ## Run the long tests
 	$(PYTHON_IN_VENV) -m pytest -m stress $(ARGS)
 
+bench-setup: ## Install redis and memcached too, to measure beside
+	@tools/setup.sh redis-server memcached
+
 bench: setup ## Measure hskv beside a raw socket loop, in one run
-	@$(PYTHON_IN_VENV) benchmarks/bench.py $(ARGS)
+	@$(PYTHON_IN_VENV) -m benchmarks.bench $(ARGS)
 
 bench-expiry: setup ## Measure what the cull and the purge of expired rows cost
-	@$(PYTHON_IN_VENV) benchmarks/expiry.py $(ARGS)
+	@$(PYTHON_IN_VENV) -m benchmarks.expiry $(ARGS)
+
+bench-dogpile: bench-setup ## Measure regions over hskv, redis, memcached and memory
+	@$(PYTHON_IN_VENV) -m benchmarks.dogpile $(ARGS)
 
 lint: setup ## Check style and format
 	$(VENV)/bin/ruff check .

@@ -1,14 +1,12 @@
 """hskv beside a raw socket loop that sends the same bytes, in one run on one core.
 
-Every case is measured in turns with its raw loop, on the same server, everything pinned to one
-core: unpinned, the scheduler decides whether client and server share a core, and figures jump by
-a factor of four. A ratio is the median over rounds of (time of the loop / time of hskv): 1.00
-is the loop, lower is slower. Bare times say little and are shown only for orientation.
+Every case is measured in turns with its raw loop, on the same server. A ratio is the median over
+rounds of (time of the loop / time of hskv): 1.00 is the loop, lower is slower. Bare times say
+little and are shown only for orientation.
 """
 
 import argparse
 import itertools
-import os
 import platform
 import socket
 import statistics
@@ -16,16 +14,15 @@ import sys
 import time
 import timeit
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 import hskv
+from benchmarks.pinning import on_one_core
 from hskv.client import Index
 from hskv.mariadb import PrivateServer
 from hskv.store.values import Kind
@@ -190,24 +187,10 @@ def cases(server: PrivateServer, rounds_calls: int) -> Iterator[Case]:
     yield Case("store.incr", lambda: store.incr("counter"), write.action(add), rounds_calls)
 
 
-@contextmanager
-def on_one_core(server: PrivateServer) -> Iterator[None]:
-    """Everything, the server's threads included, on the first core this process may use."""
-    allowed = os.sched_getaffinity(0)
-    core = {min(allowed)}
-    os.sched_setaffinity(0, core)
-    for task in Path(f"/proc/{server.pid}/task").iterdir():
-        os.sched_setaffinity(int(task.name), core)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, allowed)
-
-
 def run(tcp: bool, rounds: int, calls: int, console: Console) -> list[Case]:
     """Measure all cases over one transport."""
     options = {"innodb_flush_log_at_trx_commit": 2}
-    with PrivateServer(tcp=tcp, options=options) as server, on_one_core(server):
+    with PrivateServer(tcp=tcp, options=options) as server, on_one_core(server.pid):
         measured = list(cases(server, calls))
         name = "TCP" if tcp else "unix sockets"
         for _ in track(range(rounds), f"{name}, {rounds} rounds", console=console):
@@ -259,7 +242,7 @@ def main() -> None:
     for tcp in (False, True):
         measured = run(tcp, arguments.rounds, arguments.calls, console)
         show("TCP" if tcp else "unix sockets", measured, console)
-    with PrivateServer() as server, on_one_core(server):
+    with PrivateServer() as server, on_one_core(server.pid):
         reader, writer = (pool_microseconds(server, peek_after) for peek_after in (1.0, 0.0))
     console.print(
         f"acquire and release of a pool: {reader:.2f} us; of writers, which are asked each time "

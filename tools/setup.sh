@@ -1,6 +1,7 @@
 #!/bin/sh
 # Prepares a machine for hskv: MariaDB with HandlerSocket from the system's packages, and a
-# virtual environment in .venv with hskv and its tools. Running it again is quick.
+# virtual environment in .venv with hskv and its tools. Running it again is quick. Arguments are
+# more packages of the system to install, each with a program of the same name.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -22,6 +23,9 @@ have_venv() { "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 missing_packages() {
     have_mariadb || echo mariadb-server
     have_venv || echo python3-venv
+    for name in "$@"; do
+        PATH=$PATH:/usr/sbin command -v "$name" >/dev/null 2>&1 || echo "$name"
+    done
 }
 
 install_packages() {
@@ -68,7 +72,7 @@ install_python_packages() {
 }
 
 check_python
-packages=$(missing_packages | xargs)
+packages=$(missing_packages "$@" | xargs)
 # shellcheck disable=SC2086 # a list of words
 [ -z "$packages" ] || install_packages $packages
 install_python_packages

@@ -75,6 +75,7 @@ class HandlerSocketBackend(BytesBackend):
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         self.store: KeyValueStore[bytes, Any] = _store(arguments)
+        self._longest = self.store.table.key_bytes + 1 - len(self.store.row_key(b"x"))
         self._ttl = float(arguments.get("hskv_expiration_time") or 0) or None
         self._ignores_errors = _flag(arguments.get("ignore_errors", False))
         self.errors = 0
@@ -85,7 +86,11 @@ class HandlerSocketBackend(BytesBackend):
 
     def get_serialized(self, key: str) -> bytes | Literal[DogpileNoValue.NO_VALUE]:
         """The bytes of a key. One round trip."""
-        value = self.safely(lambda: self.store.get(self._key(key), NO_VALUE), NO_VALUE)
+        try:
+            value = self.store.get(self._key(key), NO_VALUE)
+        except HandlerSocketError as error:
+            self._forgive(error)
+            return NO_VALUE
         # Of another writer: a region could not read it.
         return value if isinstance(value, bytes) else NO_VALUE
 
@@ -141,22 +146,23 @@ class HandlerSocketBackend(BytesBackend):
 
     def _key(self, key: str) -> bytes:
         encoded = key.encode("utf-8", "surrogatepass")
-        try:
-            self.store.row_key(encoded)
-        except ValueError:
-            return _HASHED + hashlib.sha256(encoded).digest()
-        return encoded
+        if 0 < len(encoded) <= self._longest and encoded[0]:
+            return encoded
+        return _HASHED + hashlib.sha256(encoded).digest()
 
     def safely(self, action: Callable[[], T], otherwise: T) -> T:
         """What the action gives; with `ignore_errors`, something else where hskv fails."""
         try:
             return action()
         except HandlerSocketError as error:
-            if not self._ignores_errors:
-                raise
-            self.errors += 1
-            _log.warning("the cache could not be reached: %s", error)
+            self._forgive(error)
             return otherwise
+
+    def _forgive(self, error: HandlerSocketError) -> None:
+        if not self._ignores_errors:
+            raise error
+        self.errors += 1
+        _log.warning("the cache could not be reached: %s", error)
 
 
 class _Mutex(CacheMutex):

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
+ROOT = Path(__file__).parents[2]
+DEMO = ("-m", "examples.demo")
 
 pytestmark = pytest.mark.timeout(120)
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(DEMO), *arguments],
+        [sys.executable, *DEMO, *arguments],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=100,
@@ -29,6 +31,9 @@ def test_it_shows_what_it_promises() -> None:
     assert "40/40" in done.stdout
     assert "40 of 40 served from the store" in done.stdout
     assert "later: None" in done.stdout
+    assert done.stdout.count("80 answers after") == 2
+    assert "'report 1, by process" in done.stdout
+    assert "'report 2, by process" in done.stdout
     assert "SELECT SUM(n) FROM kv" in done.stdout
     assert "Largest modules, by SQL" in done.stdout
     assert "The counters agree with the plain Python count." in done.stdout
@@ -51,7 +56,8 @@ def test_a_wrong_option_is_a_message() -> None:
 
 def test_an_interrupt_ends_it_with_a_message() -> None:
     with subprocess.Popen(
-        [sys.executable, "-u", str(DEMO)],
+        [sys.executable, "-u", *DEMO],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,45 +1,32 @@
-"""Reads Python's own library into a store, from several processes, then again from the store.
+"""Reads Python's own library into a store, from several processes, then again from the store."""
 
-`make demo` runs it, on a private MariaDB that is gone afterwards.
-"""
-
-import argparse
-import multiprocessing
-import os
-import signal
-import sys
 import sysconfig
-import threading
 import time
 import tokenize
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor, as_completed
-from contextlib import closing, contextmanager
+from concurrent.futures import as_completed
+from contextlib import closing
 from dataclasses import dataclass, field
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
-from hskv import HandlerSocketError, KeyValueStore
+import pymysql
+from rich import progress as bars
+from rich.console import Console
+from rich.table import Table
+
+from hskv import KeyValueStore
 from hskv.mariadb import PrivateServer
 
-try:
-    import pymysql
-    from rich import progress as bars
-    from rich.console import Console
-    from rich.table import Table
-except ImportError as error:
-    sys.exit(f"demo: {error}: pip install 'hskv[demo]', or run `make demo`")
+from .workers import DemoError, submit, worker_pool
 
 STDLIB: Final = Path(sysconfig.get_path("stdlib"))
 # Installed packages are no part of the library, and tests would double the time.
 LEFT_OUT: Final = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
 # Small enough that the processes finish together, large enough that a batch is worth a trip.
 BATCH_MODULES: Final = 16
-TTL_SECONDS: Final = 0.5
-LONGEST_WAIT_SECONDS: Final = 10.0
 LARGEST_SQL: Final = """\
  SELECT k, CAST(JSON_VALUE(v, '$.lines') AS INT) AS line_count,
          JSON_VALUE(v, '$.size')
@@ -48,10 +35,6 @@ LARGEST_SQL: Final = """\
 SUM_SQL: Final = "SELECT SUM(n) FROM kv WHERE k LIKE 'tokens:%'"
 
 Store = KeyValueStore[str, Any]
-
-
-class DemoError(Exception):
-    """What the demo promises did not come true."""
 
 
 @dataclass
@@ -80,14 +63,6 @@ def open_store(url: str) -> None:
     """Give a worker its own store: what processes share is the table, not a connection."""
     global _worker_store
     _worker_store = KeyValueStore(url)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def end_with_parent() -> None:
-    """End the worker when the demo was killed: nobody else would."""
-    if (parent := multiprocessing.parent_process()) is not None:
-        parent.join()
-    os._exit(1)
 
 
 def work_on(names: list[str]) -> Tally:
@@ -149,38 +124,17 @@ def find_modules(limit: int) -> list[str]:
     return names[:limit] if limit else names
 
 
-@contextmanager
-def worker_pool(url: str, processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes, each with a store; what is not begun when it ends is dropped."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, context, open_store, initargs=(url,))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def submit(pool: ProcessPoolExecutor, names: list[str]) -> dict[Future[Tally], int]:
-    """Hand out all batches; with each, how many modules it has."""
-    starts = range(0, len(names), BATCH_MODULES)
-    batches = [names[start : start + BATCH_MODULES] for start in starts]
-    # The processes start here and inherit the mask: the parent alone answers Ctrl-C, once.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return {pool.submit(work_on, batch): len(batch) for batch in batches}
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def run_pass(console: Console, title: str, url: str, names: list[str], processes: int) -> Tally:
     """Walk over all modules, from as many processes, under a progress bar."""
     tally, started = Tally(), time.perf_counter()
-    with worker_pool(url, processes) as pool, progress_bar(console) as progress:
+    batches = [names[at : at + BATCH_MODULES] for at in range(0, len(names), BATCH_MODULES)]
+    with worker_pool(processes, open_store, url) as pool, progress_bar(console) as progress:
         bar = progress.add_task(title, total=len(names))
-        futures = submit(pool, names)
+        futures = submit(pool, work_on, [(batch,) for batch in batches])
+        sizes = dict(zip(futures, map(len, batches), strict=True))
         for future in as_completed(futures):
             tally.add(future.result())
-            progress.advance(bar, futures[future])
+            progress.advance(bar, sizes[future])
         tally.seconds = time.perf_counter() - started
     return tally
 
@@ -222,19 +176,6 @@ def show_second_pass(
     return tally
 
 
-def show_expiry(console: Console, store: Store) -> None:
-    """Watch a value go that nobody deletes."""
-    console.print(f"\n[bold]4. A value that expires.[/]\n  It is stored with ttl={TTL_SECONDS}.")
-    store.set("greeting", "hello", ttl=TTL_SECONDS)
-    started, left = time.monotonic(), store.ttl("greeting")
-    console.print(f"  at once: {store.get('greeting')!r}, with {left:.2f} s left")
-    while "greeting" in store:
-        if time.monotonic() > started + LONGEST_WAIT_SECONDS:
-            raise DemoError(f"a value outlived its ttl by {LONGEST_WAIT_SECONDS} s")
-        time.sleep(0.02)
-    console.print(f"  {time.monotonic() - started:.2f} s later: {store.get('greeting')!r}")
-
-
 def query(server: PrivateServer, statement: str) -> list[tuple[Any, ...]]:
     """The rows of a statement, by SQL's own connection: HandlerSocket has no part in it."""
     with closing(pymysql.connect(**server.sql)) as connection, connection.cursor() as cursor:
@@ -244,7 +185,7 @@ def query(server: PrivateServer, statement: str) -> list[tuple[Any, ...]]:
 
 def show_sql(console: Console, server: PrivateServer, expected: Counter[str]) -> Table:
     """Check the counters' sum by SQL; gives the table of the largest modules."""
-    console.print("\n[bold]5. The same rows through SQL.[/]")
+    console.print("\n[bold]7. The same rows through SQL.[/]")
     total = int(query(server, SUM_SQL)[0][0] or 0)
     console.print(f"  {SUM_SQL}\n  -> {total:,} tokens; Python counted {expected.total():,}")
     if total != expected.total():
@@ -287,62 +228,13 @@ def passes_table(*passes: Tally) -> Table:
     return table
 
 
-def show_all(console: Console, server: PrivateServer, names: list[str], processes: int) -> None:
-    """The demo, on a server that runs."""
-    first = show_first_pass(console, server.url, names, processes)
-    second = show_second_pass(console, server.url, names, processes, first)
-    with KeyValueStore(server.url) as store:
-        show_expiry(console, store)
-    with KeyValueStore(server.url, prefix="tokens:") as store:
+def show_results(console: Console, url: str, first: Tally, second: Tally, largest: Table) -> None:
+    """The tables at the end; the counters must be what Python counted."""
+    with KeyValueStore[str, int](url, prefix="tokens:") as store:
         counters = dict(store.items())
-    largest = show_sql(console, server, first.kinds)
-    console.print("\n[bold]6. What came of it.[/]\n")
+    console.print("\n[bold]8. What came of it.[/]\n")
     for table in (counters_table(first.kinds, counters), passes_table(first, second), largest):
         console.print(table, "")
     if counters != first.kinds:
         raise DemoError("the counters in the store differ from the plain Python count")
     console.print("The counters agree with the plain Python count.")
-
-
-def run(options: argparse.Namespace) -> None:
-    """Start a server, show everything on it, and stop it whatever comes."""
-    console = Console(highlight=False)
-    console.print("[bold]1. A private MariaDB.[/]\n  It is started for this demo only ...")
-    started = time.perf_counter()
-    with PrivateServer() as server:
-        ((version,),) = query(server, "SELECT VERSION()")
-        seconds = time.perf_counter() - started
-        console.print(f"  MariaDB {version}, process {server.pid}, ready after {seconds:.1f} s")
-        show_all(console, server, find_modules(options.limit), options.processes)
-    console.print("The server is stopped, and its data removed.")
-
-
-def parse() -> argparse.Namespace:
-    """The options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    cores = min(4, os.cpu_count() or 2)
-    parser.add_argument("--processes", type=int, default=cores, help="default %(default)s")
-    parser.add_argument("--limit", type=int, default=0, help="modules to read; default 0, for all")
-    options = parser.parse_args()
-    if options.processes < 1 or options.limit < 0:
-        parser.error("--processes is at least 1, and --limit at least 0")
-    return options
-
-
-def main() -> int:
-    """Run the demo; whatever goes wrong ends it with a message."""
-    options = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        run(options)
-    except KeyboardInterrupt:
-        print("demo: interrupted", file=sys.stderr)
-        return 130
-    except (HandlerSocketError, OSError, pymysql.MySQLError, BrokenExecutor, DemoError) as failed:
-        print(f"demo: {failed}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What hskv does, shown on a private MariaDB that is gone afterwards: `make demo` runs it."""

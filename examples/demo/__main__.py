@@ -1,0 +1,76 @@
+"""Runs every part of the demo, on a private MariaDB."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from concurrent.futures import BrokenExecutor
+
+from hskv import HandlerSocketError
+from hskv.mariadb import PrivateServer
+
+try:
+    import pymysql
+    from rich.console import Console
+
+    from . import library
+    from .expiry import show_expiry
+    from .region import show_region
+    from .workers import DemoError
+except ImportError as error:
+    sys.exit(f"demo: {error}: pip install 'hskv[demo]', or run `make demo`")
+
+
+def show_all(console: Console, server: PrivateServer, names: list[str], processes: int) -> None:
+    """The demo, on a server that runs."""
+    first = library.show_first_pass(console, server.url, names, processes)
+    second = library.show_second_pass(console, server.url, names, processes, first)
+    show_expiry(console, server.url)
+    show_region(console, server.url)
+    largest = library.show_sql(console, server, first.kinds)
+    library.show_results(console, server.url, first, second, largest)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Start a server, show everything on it, and stop it whatever comes."""
+    console = Console(highlight=False)
+    console.print("[bold]1. A private MariaDB.[/]\n  It is started for this demo only ...")
+    started = time.perf_counter()
+    with PrivateServer() as server:
+        ((version,),) = library.query(server, "SELECT VERSION()")
+        seconds = time.perf_counter() - started
+        console.print(f"  MariaDB {version}, process {server.pid}, ready after {seconds:.1f} s")
+        show_all(console, server, library.find_modules(options.limit), options.processes)
+    console.print("The server is stopped, and its data removed.")
+
+
+def parse() -> argparse.Namespace:
+    """The options of the command line."""
+    parser = argparse.ArgumentParser("make demo", description=__doc__)
+    cores = min(4, os.cpu_count() or 2)
+    parser.add_argument("--processes", type=int, default=cores, help="default %(default)s")
+    parser.add_argument("--limit", type=int, default=0, help="modules to read; default 0, for all")
+    options = parser.parse_args()
+    if options.processes < 1 or options.limit < 0:
+        parser.error("--processes is at least 1, and --limit at least 0")
+    return options
+
+
+def main() -> int:
+    """Run the demo; whatever goes wrong ends it with a message."""
+    options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        run(options)
+    except KeyboardInterrupt:
+        print("demo: interrupted", file=sys.stderr)
+        return 130
+    except (HandlerSocketError, OSError, pymysql.MySQLError, BrokenExecutor, DemoError) as failed:
+        print(f"demo: {failed}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
