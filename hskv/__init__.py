@@ -20,6 +20,7 @@ from .exceptions import (
     OutcomeUnknownError,
     PoolTimeoutError,
     ProtocolError,
+    RateLimitExceededError,
     ReadOnlyError,
     RecoverableConnectionError,
     RequestTimeoutError,
@@ -33,7 +34,9 @@ from .manager import Manager
 from .store.expiry import DEFAULT, KEEP
 from .store.inspection import inspect_table
 from .store.lease import Lease
+from .store.ratelimit import RateLimiter
 from .store.store import KeyValueStore, connect
+from .store.strategies import Decision
 from .store.table import Table
 from .wire.codec import implementation as codec_implementation
 
@@ -49,6 +52,7 @@ __all__ = [
     "Client",
     "ColumnNotFoundError",
     "ContentionError",
+    "Decision",
     "DuplicateKeyError",
     "HandlerSocketError",
     "Index",
@@ -66,6 +70,8 @@ __all__ = [
     "Pipeline",
     "PoolTimeoutError",
     "ProtocolError",
+    "RateLimitExceededError",
+    "RateLimiter",
     "ReadOnlyError",
     "RecoverableConnectionError",
     "RequestInfo",

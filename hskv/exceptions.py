@@ -119,6 +119,22 @@ class LeaseLostError(HandlerSocketError):
     """A lease ended, or another took it over, before its holder let go of it."""
 
 
+class RateLimitExceededError(HandlerSocketError):
+    """A call of a limited function was refused, and not made.
+
+    `limit` is how many are allowed. Seconds: `retry_after` until this one would be allowed if no
+    others came, `reset_after` until all of the limit is there again.
+    """
+
+    def __init__(
+        self, message: str, *, limit: int = 0, retry_after: float = 0.0, reset_after: float = 0.0
+    ) -> None:
+        super().__init__(message)
+        self.limit = limit
+        self.retry_after = retry_after
+        self.reset_after = reset_after
+
+
 class ContentionError(HandlerSocketError):
     """Other clients changed the same key in each of many rounds; nothing was changed here."""
 

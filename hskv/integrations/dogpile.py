@@ -5,7 +5,6 @@ cache can be; so is the time of the last invalidation. Locks: `_Invalidation._lo
 never held across I/O.
 """
 
-import hashlib
 import logging
 import threading
 import time
@@ -19,6 +18,7 @@ from dogpile.cache.region import CacheRegion, RegionInvalidationStrategy
 from ..exceptions import HandlerSocketError, LeaseLostError, UnsupportedError
 from ..store.lease import Lease
 from ..store.store import KeyValueStore
+from .arguments import fitted_keys, flag, open_store
 
 __all__ = ["HandlerSocketBackend", "HandlerSocketInvalidator"]
 
@@ -28,19 +28,6 @@ _log = logging.getLogger("hskv")
 
 _DEFAULT_PREFIX: Final = "dogpile:"
 _DEFAULT_LOCK_TIMEOUT_SECONDS: Final = 30.0
-# No UTF-8 begins so: a hashed key is no other key.
-_HASHED: Final = b"\xff"
-_CLIENT_OPTIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "secret": lambda value: value if callable(value) or isinstance(value, bytes) else str(value),
-    "write_secret": lambda value: (
-        value if callable(value) or isinstance(value, bytes) else str(value)
-    ),
-    "secret_file": str,
-    "timeout": float,
-    "connect_timeout": float,
-    "pool_size": int,
-    "pool_timeout": float,
-}
 
 
 class _LockOptions(NamedTuple):
@@ -74,10 +61,10 @@ class HandlerSocketBackend(BytesBackend):
     """
 
     def __init__(self, arguments: Mapping[str, Any]) -> None:
-        self.store: KeyValueStore[bytes, Any] = _store(arguments)
-        self._longest = self.store.table.key_bytes + 1 - len(self.store.row_key(b"x"))
+        self.store: KeyValueStore[bytes, Any] = open_store(arguments, _DEFAULT_PREFIX)
+        self._fitted = fitted_keys(self.store)
         self._ttl = float(arguments.get("hskv_expiration_time") or 0) or None
-        self._ignores_errors = _flag(arguments.get("ignore_errors", False))
+        self._ignores_errors = flag(arguments.get("ignore_errors", False))
         self.errors = 0
         self._lock_options = _lock_options(arguments)
 
@@ -87,7 +74,7 @@ class HandlerSocketBackend(BytesBackend):
     def get_serialized(self, key: str) -> bytes | Literal[DogpileNoValue.NO_VALUE]:
         """The bytes of a key. One round trip."""
         try:
-            value = self.store.get(self._key(key), NO_VALUE)
+            value = self.store.get(self._fitted(key), NO_VALUE)
         except HandlerSocketError as error:
             self._forgive(error)
             return NO_VALUE
@@ -98,7 +85,7 @@ class HandlerSocketBackend(BytesBackend):
         self, keys: Iterable[str]
     ) -> Sequence[bytes | Literal[DogpileNoValue.NO_VALUE]]:
         """The bytes of several keys, in their order. One round trip for each 1,000."""
-        row_keys = [self._key(key) for key in keys]
+        row_keys = [self._fitted(key) for key in keys]
         nothing: dict[bytes, Any] = {}
         found = self.safely(lambda: self.store.get_many(row_keys), nothing)
         values = [found.get(key) for key in row_keys]
@@ -106,20 +93,20 @@ class HandlerSocketBackend(BytesBackend):
 
     def set_serialized(self, key: str, value: bytes) -> None:
         """Store bytes. One round trip, two for a new key."""
-        self.safely(lambda: self.store.set(self._key(key), value, self._ttl), None)
+        self.safely(lambda: self.store.set(self._fitted(key), value, self._ttl), None)
 
     def set_serialized_multi(self, mapping: Mapping[str, bytes]) -> None:
         """Store several, not atomically. One round trip for each 1,000, two with new keys."""
-        items = {self._key(key): value for key, value in mapping.items()}
+        items = {self._fitted(key): value for key, value in mapping.items()}
         self.safely(lambda: self.store.set_many(items, self._ttl), None)
 
     def delete(self, key: str) -> None:
         """Remove a key, if it is there. One round trip."""
-        self.safely(lambda: self.store.delete(self._key(key)), False)
+        self.safely(lambda: self.store.delete(self._fitted(key)), False)
 
     def delete_multi(self, keys: Iterable[str]) -> None:
         """Remove several keys. One round trip for each 1,000."""
-        row_keys = [self._key(key) for key in keys]
+        row_keys = [self._fitted(key) for key in keys]
         self.safely(lambda: self.store.delete_many(row_keys), 0)
 
     def get_mutex(self, key: str) -> "CacheMutex | None":
@@ -143,12 +130,6 @@ class HandlerSocketBackend(BytesBackend):
         # The constructor may have failed before.
         if "store" in self.__dict__:
             self.store.close()
-
-    def _key(self, key: str) -> bytes:
-        encoded = key.encode("utf-8", "surrogatepass")
-        if 0 < len(encoded) <= self._longest and encoded[0]:
-            return encoded
-        return _HASHED + hashlib.sha256(encoded).digest()
 
     def safely(self, action: Callable[[], T], otherwise: T) -> T:
         """What the action gives; with `ignore_errors`, something else where hskv fails."""
@@ -278,42 +259,14 @@ class HandlerSocketInvalidator(RegionInvalidationStrategy):
         return backend
 
 
-def _store(arguments: Mapping[str, Any]) -> KeyValueStore[bytes, Any]:
-    options = {
-        name: of_text(arguments[name])
-        for name, of_text in _CLIENT_OPTIONS.items()
-        if arguments.get(name) is not None
-    }
-    prefix = arguments.get("prefix")
-    return KeyValueStore(
-        arguments.get("url"),
-        arguments.get("table"),
-        key_type=bytes,
-        prefix=_DEFAULT_PREFIX if prefix is None else str(prefix),
-        **options,
-    )
-
-
 def _lock_options(arguments: Mapping[str, Any]) -> _LockOptions | None:
-    if not _flag(arguments.get("distributed_lock", False)):
+    if not flag(arguments.get("distributed_lock", False)):
         return None
     blocking_timeout = arguments.get("lock_blocking_timeout")
     return _LockOptions(
         timeout=float(arguments.get("lock_timeout") or _DEFAULT_LOCK_TIMEOUT_SECONDS),
         sleep=float(arguments.get("lock_sleep") or 0.1),
-        blocking=_flag(arguments.get("lock_blocking", True)),
+        blocking=flag(arguments.get("lock_blocking", True)),
         blocking_timeout=None if blocking_timeout is None else float(blocking_timeout),
         prefix=str(arguments.get("lock_prefix") or "_lock"),
     )
-
-
-def _flag(value: Any) -> bool:
-    """A bool, also as a configuration file writes it. Raises ValueError for anything else."""
-    if isinstance(value, str):
-        text = value.strip().lower()
-        if text in ("1", "true", "yes", "on"):
-            return True
-        if text in ("", "0", "false", "no", "off", "none"):
-            return False
-        raise ValueError(f"{value!r} is neither true nor false")
-    return bool(value)

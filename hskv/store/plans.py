@@ -70,18 +70,18 @@ def set_row(row: Row) -> Plan[None]:
     duplicate: OperationalError | None = None
     for _ in range(ROUNDS):
         (updated,) = yield [Update(row.key, (), *row.changes())]
-        if _good(updated):
+        if good(updated):
             return
         (inserted,) = yield [Insert(row)]
         if not isinstance(inserted, DuplicateKeyError):
-            _good(inserted)
+            good(inserted)
             return
         duplicate = inserted
     # Duplicate, and yet never there: then another unique index of the table refuses the row.
-    (found,) = yield [Find((row.key,), ("kind",))]
-    if duplicate and not _found(found):
+    (rows,) = yield [Find((row.key,), ("kind",))]
+    if duplicate and not found(rows):
         raise duplicate
-    raise _contention()
+    raise contention()
 
 
 def add_row(row: Row, now: Clock) -> Plan[bool]:
@@ -102,10 +102,10 @@ def default_row(
         outcomes = yield _take_over(row, at, columns)
         if _took(outcomes):
             return None
-        rows = _found(outcomes[2])
+        rows = found(outcomes[2])
         if rows:
             return rows[0]
-    raise _contention()
+    raise contention()
 
 
 def keep_row(row: Row, now: Clock) -> Plan[None]:
@@ -113,13 +113,13 @@ def keep_row(row: Row, now: Clock) -> Plan[None]:
     for _ in range(ROUNDS):
         at = now()
         (updated,) = yield [Update(row.key, live(at), *row.content())]
-        if _good(updated):
+        if good(updated):
             return
         outcomes = yield _take_over(row, at, ("kind",))
         if _took(outcomes):
             return
-        _good(outcomes[2])
-    raise _contention()
+        good(outcomes[2])
+    raise contention()
 
 
 class Exchanged(NamedTuple):
@@ -139,14 +139,14 @@ def swap_row(row: Row, readable: Readable, now: Clock, *, keep: bool) -> Plan[Ex
         at = now()
         where = (*live(at), *readable.where)
         (exchanged,) = yield [Update(row.key, where, columns, cells, returning=True)]
-        if rows := _found(exchanged):
+        if rows := found(exchanged):
             before = dict(zip(columns, rows[0], strict=True))
             return Exchanged((before["value"], before["number"], before["kind"]))
         outcomes = yield _take_over(row, at, ("kind",))
         if _took(outcomes):
             return Exchanged(None)
-        readable.check(_found(outcomes[2]))
-    raise _contention()
+        readable.check(found(outcomes[2]))
+    raise contention()
 
 
 class Bounds(NamedTuple):
@@ -182,7 +182,7 @@ def increment(row: Row, amount: int, bounds: Bounds, now: Clock) -> Plan[int | N
         if condition:
             where = (Condition("kind", "=", Kind.INTEGER), *live(at), condition)
             (added,) = yield [Add(row.key, where, ("number", "version"), (amount, 1))]
-            if rows := _found(added):
+            if rows := found(added):
                 return int(rows[0][0]) + amount
         if bounds.admit(row.number, amount):
             outcomes = yield _take_over(row, at, ("kind", "number"))
@@ -190,12 +190,12 @@ def increment(row: Row, amount: int, bounds: Bounds, now: Clock) -> Plan[int | N
                 return row.number
         else:
             outcomes = yield [Find((row.key,), ("kind", "number"), live(at))]
-        number = _counter(_found(outcomes[-1]))
+        number = _counter(found(outcomes[-1]))
         reached = row.number if number is None else number + amount
         if not bounds.admit(reached, amount):
             _check_int64(reached)
             return None
-    raise _contention()
+    raise contention()
 
 
 def _counter(rows: Found) -> int | None:
@@ -222,13 +222,13 @@ def take_row(
     for _ in range(ROUNDS):
         at = now()
         (taken,) = yield [Delete((key,), (*live(at), *readable.where), returning=columns)]
-        if rows := _found(taken):
+        if rows := found(taken):
             return rows[0]
-        (found,) = yield [Find((key,), ("kind",), live(at))]
-        if not (rows := _found(found)):
+        (left,) = yield [Find((key,), ("kind",), live(at))]
+        if not (rows := found(left)):
             return None
         readable.check(rows)
-    raise _contention()
+    raise contention()
 
 
 def take_first(
@@ -250,8 +250,8 @@ def take_first(
         DeleteRange(start, end, PACKET_ROWS, while_=dead(at)),
         DeleteRange(start, end, 1, where=(*live(at), *readable.where), returning=columns),
     ]
-    _good(swept)
-    rows = _found(taken)
+    good(swept)
+    rows = found(taken)
     return rows[0] if rows else None
 
 
@@ -262,7 +262,7 @@ def clear_range(start: bytes, end: bytes | None, now: Clock) -> Plan[int]:
         at = now()
         columns: tuple[Column, ...] = ("key", "expires")
         (removed,) = yield [DeleteRange(start, end, PACKET_ROWS, returning=columns, after=after)]
-        rows = _found(removed)
+        rows = found(removed)
         count += sum(int(expires) > at for _, expires in rows)
         if len(rows) < PACKET_ROWS:
             return count
@@ -344,22 +344,25 @@ def _took(outcomes: Sequence[Outcome]) -> bool:
     if inserted is True or updated == 1:
         return True
     if not isinstance(inserted, DuplicateKeyError):
-        _good(inserted)
-    _good(updated)
+        good(inserted)
+    good(updated)
     return False
 
 
-def _good(outcome: Outcome) -> Outcome:
+def good(outcome: Outcome) -> Outcome:
+    """An outcome that is no error; raises it where it is."""
     if isinstance(outcome, OperationalError):
         raise outcome
     return outcome
 
 
-def _found(outcome: Outcome) -> Found:
-    return cast(Found, _good(outcome))
+def found(outcome: Outcome) -> Found:
+    """The rows of an outcome; raises it where it is an error."""
+    return cast(Found, good(outcome))
 
 
-def _contention() -> ContentionError:
+def contention() -> ContentionError:
+    """What a plan raises that other clients upset in each round."""
     return ContentionError(
         f"other clients changed this key in each of {ROUNDS} rounds; nothing was changed: try again"
     )

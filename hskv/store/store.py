@@ -6,6 +6,8 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, ParamSpec, Self, TypeVar, cast, overload
 
@@ -28,6 +30,7 @@ from .lease import Lease
 from .mapped import Executor, MappedExecutor
 from .mapping import MISSING, Missing, TableMapping
 from .plans import Bounds, Plan, Progress, Readable
+from .ratelimit import Fail, LimiterRows, RateLimiter, StrategyName
 from .serializers import Serializer
 from .table import NEVER, Table
 from .values import Kind, KindValues, RawValues, Stored, Values
@@ -246,7 +249,8 @@ class KeyValueStore(TableMapping[K, V]):
         """A store of rows beside the mapping, by names of any length, for what builds on hskv.
 
         No iteration, `len` or `clear` of any mapping meets them. `letter` tells one use from
-        another: b"L" leases, b"C" computations, b"I" invalidations of dogpile, b"T" checks.
+        another: b"L" leases, b"C" computations, b"R" rate limits, b"I" invalidations of dogpile,
+        b"T" checks.
 
         >>> versions = store.reserved(b"I")
         >>> versions["a name"] = 1
@@ -658,6 +662,32 @@ class KeyValueStore(TableMapping[K, V]):
         """
         name = key if isinstance(key, bytes) else str(key)
         return self._lease(b"C", name, ttl, renew=True, poll=poll)
+
+    def limiter(
+        self,
+        name: str,
+        limit: int,
+        per: float | timedelta,
+        strategy: StrategyName = "fixed-window",
+        *,
+        fail: Fail = "raise",
+    ) -> RateLimiter:
+        """A limit of so many hits in `per` seconds that all processes share: `hskv.RateLimiter`.
+
+        Limiters of the same name, period and strategy share their counts; a changed `limit` applies
+        at once. No I/O; no key of the mapping is taken. Raises TypeError, ValueError, and
+        UnsupportedError on a table without all columns.
+
+        >>> limiter = store.limiter("login", limit=5, per=60)
+        >>> limiter.hit("ann").remaining
+        4
+        """
+        for column in ("number", "kind", "version", "expires"):
+            self._need(cast(Column, column), "a limiter")
+        reserved = partial(self._keys.reserved, b"R")
+        longest = self.table.key_bytes - len(reserved(b"x")) + 1
+        rows = LimiterRows(self._run, reserved, longest, self._after_writes)
+        return RateLimiter(rows, name, limit, per, clock=self._clock, strategy=strategy, fail=fail)
 
     def _lease(self, letter: bytes, name: str | bytes, ttl: float, **options: Any) -> Lease:
         for column in ("number", "kind", "version", "expires"):
