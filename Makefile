@@ -5,8 +5,8 @@ VENV ?= .venv
 export VENV
 PYTHON_IN_VENV = $(VENV)/bin/python
 
-.PHONY: help setup demo test unit stress bench-setup bench bench-expiry bench-dogpile lint types \
-	format ci clean
+.PHONY: help setup demo test unit stress bench-setup bench bench-expiry bench-dogpile \
+	bench-limiter pictures lint types format ci clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -40,6 +40,13 @@ bench-expiry: setup ## Measure what the cull and the purge of expired rows cost
 
 bench-dogpile: bench-setup ## Measure regions over hskv, redis, memcached and memory
 	@$(PYTHON_IN_VENV) -m benchmarks.dogpile $(ARGS)
+
+bench-limiter: bench-setup ## Measure rate limits beside limits over redis and memcached
+	@$(PYTHON_IN_VENV) -m benchmarks.limiter $(ARGS)
+
+pictures: setup ## Draw the pictures of the documentation anew
+	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -e '.[pictures]'
+	@$(PYTHON_IN_VENV) -m benchmarks.limiter_pictures
 
 lint: setup ## Check style and format
 	$(VENV)/bin/ruff check .

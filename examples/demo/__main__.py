@@ -16,6 +16,7 @@ try:
 
     from . import library
     from .expiry import show_expiry
+    from .limiter import show_limiter
     from .region import show_region
     from .workers import DemoError
 except ImportError as error:
@@ -28,6 +29,7 @@ def show_all(console: Console, server: PrivateServer, names: list[str], processe
     second = library.show_second_pass(console, server.url, names, processes, first)
     show_expiry(console, server.url)
     show_region(console, server.url)
+    show_limiter(console, server.url)
     largest = library.show_sql(console, server, first.kinds)
     library.show_results(console, server.url, first, second, largest)
 

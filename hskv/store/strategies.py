@@ -258,8 +258,9 @@ class GenericCellRate:
     """GCRA, a leaky bucket: never more than `limit` + t * limit / per in any time t.
 
     `number` is the theoretical arrival time in nanoseconds. It never goes back: one change adds
-    to a time that is not past, the other, to one that is past, sets now and a step. Both admit
-    only what leaves it within a burst from now: that is the leaky bucket itself.
+    to a time that is not past, the other, to one that is past, sets now and a step. At most one of
+    them applies, since both leave a time that is not past. Both admit only what leaves it within
+    a burst from now: that is the leaky bucket itself.
     """
 
     code: ClassVar[bytes] = b"g"
@@ -272,31 +273,29 @@ class GenericCellRate:
         self._burst = self._step * limit
 
     def hit(self, key: bytes, cost: int) -> Plan[Decision]:
-        """Count a hit. One round trip under load and for a refusal, two for one after a rest."""
+        """Count a hit. One round trip, two for the first of an identity."""
         step = self._step * cost
         later = -(-step // _NS_PER_MS)
         for _ in range(ROUNDS):
             now = int(self._clock() * 1_000_000_000)
-            top = now + self._burst - step
+            top, arrival = now + self._burst - step, now + step
             room = (_is("number", ">=", now), _is("number", "<=", top))
-            change = Add(key, room, ("number", "expires"), (step, later))
-            added, rows = yield [change, Find((key,), ("number",))]
+            past, cells = (_is("number", "<", now),), (arrival, self._expires(arrival))
+            added, begun, rows = yield [
+                Add(key, room, _ARRIVAL, (step, later)),
+                Update(key, past, _ARRIVAL, cells),
+                Find((key,), ("number",)),
+            ]
             if before := found(added):
                 return self._decision(now, int(before[0][0]) + step)
-            arrival = now + step
+            if good(begun) == 1:
+                return self._decision(now, arrival)
             if not found(rows):
                 first = Row(key, b"", arrival, Kind.LIMITER, 0, self._expires(arrival))
                 (made,) = yield [Insert(first)]
                 if is_made(made):
                     return self._decision(now, arrival)
-                continue
-            stored = int(found(rows)[0][0])
-            if stored < now:
-                past, cells = (_is("number", "<", now),), (arrival, self._expires(arrival))
-                (begun,) = yield [Update(key, past, ("number", "expires"), cells)]
-                if good(begun) == 1:
-                    return self._decision(now, arrival)
-            elif stored > top:
+            elif (stored := int(found(rows)[0][0])) > top:
                 return self._decision(now, stored, stored - top)
         raise contention()
 
@@ -330,3 +329,4 @@ def _is(column: Column, operation: str, value: int) -> Condition:
 
 _COUNTED: Final[tuple[Column, ...]] = ("number", "version")
 _ROW: Final[tuple[Column, ...]] = ("number", "version", "expires")
+_ARRIVAL: Final[tuple[Column, ...]] = ("number", "expires")

@@ -34,6 +34,7 @@ def test_it_shows_what_it_promises() -> None:
     assert done.stdout.count("80 answers after") == 2
     assert "'report 1, by process" in done.stdout
     assert "'report 2, by process" in done.stdout
+    assert "1,000 passed, 9,000 were refused" in done.stdout
     assert "SELECT SUM(n) FROM kv" in done.stdout
     assert "Largest modules, by SQL" in done.stdout
     assert "The counters agree with the plain Python count." in done.stdout

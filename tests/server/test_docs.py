@@ -16,11 +16,11 @@ BESIDE = (DOCS / "redis-and-pymemcache.md").read_text()
 
 
 def examples() -> list[Any]:
-    sections = re.split(r"^## ", BESIDE, flags=re.MULTILINE)[1:]
     return [
-        pytest.param(section, id=section.splitlines()[0])
-        for section in sections
-        if ">>> " in section
+        pytest.param(section, id=f"{page.stem}: {section.splitlines()[0]}")
+        for page in sorted(DOCS.glob("*.md"))
+        for section in re.split(r"^#+ ", page.read_text(), flags=re.MULTILINE)[1:]
+        if "```pycon" in section
     ]
 
 
