@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, cast
+from typing import Any, Final, NamedTuple, Self
 
 from .exceptions import (
     AuthenticationError,
@@ -17,6 +17,7 @@ from .exceptions import (
     HandlerSocketError,
     LockTimeoutError,
     OperationalError,
+    OutcomeUnknownError,
     ProtocolError,
     TableNotFoundError,
     TransactionAbortedError,
@@ -27,7 +28,7 @@ from .transport.pool import ChannelPool
 from .transport.retry import Effect, failure, pauses, repeatable
 from .transport.servers import Servers
 from .wire import requests
-from .wire.replies import Reply, Row, modified_rows
+from .wire.replies import Reply, Row, checked_columns, generated_id, modified_rows
 from .wire.requests import MAX_IN, Filter, In
 
 __all__ = ["Client", "Index", "Pipeline", "RequestInfo", "Row", "Value"]
@@ -256,7 +257,7 @@ class Client:
         them all. Atomic; one round trip. Raises DuplicateKeyError, OutcomeUnknownError when
         the reply was lost, and what `find` raises.
         """
-        return _generated_id(self.call(index, _insert(index, values), Effect.WRITE_ROW))
+        return generated_id(self.call(index, _insert(index, values), Effect.WRITE_ROW))
 
     def modify(
         self,
@@ -328,12 +329,15 @@ class Client:
         deadline = began + channel.timeout
         try:
             reply = channel.call(index, body, deadline)
+            # One look where there are rows, as mostly: the rest is for what is rarer.
+            if type(reply) is not list or len(reply[0]) != len(index.columns):
+                checked_columns(reply, len(index.columns), or_one=effect is not Effect.READ)
         except BaseException as error:
             reported = _lost(pool, channel, error, effect)
             if not isinstance(reported, ConnectionError):
                 raise
             return _rows(self._repeat([(index, body)], effect, reported, began, deadline)[0])
-        if type(reply) is list:
+        if isinstance(reply, list):
             pool.release(channel)
             return reply
         _give_back(pool, channel, [reply])
@@ -399,6 +403,8 @@ class Client:
         """One attempt on a channel, which goes back to its pool; errors as `failure` gives them."""
         try:
             replies = channel.call_many(calls, deadline)
+            for (index, _), reply in zip(calls, replies, strict=True):
+                checked_columns(reply, len(index.columns), or_one=effect is not Effect.READ)
         except BaseException as error:
             reported = _lost(pool, channel, error, effect)
             if reported is error:
@@ -489,11 +495,11 @@ class Pipeline:
     ) -> Self:
         """As `Client.find`; its result is a list of rows."""
         lookup = _lookup(index, operation, key, limit, offset, in_, filters, while_)
-        return self._add(index, requests.find(*lookup), _as_rows)
+        return self._add(index, requests.find(*lookup), partial(_rows_of, index))
 
     def insert(self, index: Index, values: Sequence[Value]) -> Self:
         """As `Client.insert`; its result is the generated number or None."""
-        return self._write(index, _insert(index, values), _generated_id)
+        return self._write(index, _insert(index, values), generated_id)
 
     def modify(
         self,
@@ -532,7 +538,7 @@ class Pipeline:
         """As `Client.modify_returning`; its result is a list of rows."""
         lookup = _lookup(index, operation, key, limit, offset, in_, filters, while_)
         body = _find_modify(index, lookup, modify_operation, values, returning=True)
-        return self._write(index, body, _as_rows)
+        return self._write(index, body, partial(_rows_of, index))
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Send all, and give a result for each request, in order.
@@ -745,9 +751,10 @@ def _rows(reply: Reply) -> list[Row]:
     return reply
 
 
-def _as_rows(rows: list[Row]) -> list[Row]:
+def _rows_of(index: Index, rows: list[Row]) -> list[Row]:
+    """The rows of one request among writes, whose replies may be numbers."""
+    try:
+        checked_columns(rows, len(index.columns))
+    except ProtocolError as error:
+        raise OutcomeUnknownError(f"{error}; read the rows before you write again") from error
     return rows
-
-
-def _generated_id(rows: list[Row]) -> int | None:
-    return (int(cast(bytes, rows[0][0])) or None) if rows else None

@@ -26,6 +26,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(getattr(pytest.mark, directory))
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    # Here, since of several processes the one that reports loads no conftest below this one.
+    from .faults.summary import show_figures
+
+    show_figures(terminalreporter)
+
+
 class Clock:
     """A clock that a test moves."""
 

@@ -6,15 +6,15 @@ opened for some columns serves any condition.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Final, cast
 
 from ..client import Client, Index, Row
-from ..exceptions import OperationalError, OutcomeUnknownError
-from ..transport.retry import Effect
+from ..exceptions import OperationalError, OutcomeUnknownError, ProtocolError
+from ..transport.retry import Effect, failure
 from ..wire import requests
 from ..wire.codec import encode_token, encode_tokens
-from ..wire.replies import modified_rows
+from ..wire.replies import Reply, checked_columns, modified_rows
 from ..wire.requests import Filter, In
 from .table import Table
 from .verbs import (
@@ -85,22 +85,25 @@ class HandlerSocketExecutor:
         """
         requested = [_BUILDERS[type(verb)](self, verb) for verb in verbs]
         if len(requested) == 1:
-            index, body, effect, outcome = requested[0]
+            index, body, effect, _ = requested[0]
             try:
-                return [outcome(self._client.call(index, body, effect))]
+                replies: Sequence[Reply] = [self._client.call(index, body, effect)]
             except OutcomeUnknownError:
                 raise
             except OperationalError as error:
                 return [error]
-        reads = all(effect is Effect.READ for _, _, effect, _ in requested)
-        replies = self._client.call_many(
-            [(index, body) for index, body, _, _ in requested],
-            Effect.READ if reads else Effect.WRITE,
-        )
-        return [
-            reply if isinstance(reply, OperationalError) else outcome(reply)
-            for (_, _, _, outcome), reply in zip(requested, replies, strict=True)
-        ]
+        else:
+            reads = all(effect is Effect.READ for _, _, effect, _ in requested)
+            effect = Effect.READ if reads else Effect.WRITE
+            calls = [(index, body) for index, body, _, _ in requested]
+            replies = self._client.call_many(calls, effect)
+        try:
+            return [
+                reply if isinstance(reply, OperationalError) else outcome(reply)
+                for (_, _, _, outcome), reply in zip(requested, replies, strict=True)
+            ]
+        except ProtocolError as error:
+            raise failure(error, effect) from error
 
     def _index(self, columns: tuple[Column, ...]) -> Index:
         index = self._indexes.get(columns)
@@ -120,12 +123,12 @@ class HandlerSocketExecutor:
     def _find(self, verb: Find) -> _Request:
         key, limit, in_ = _keys(verb.keys)
         body = requests.find("=", key, limit, 0, in_, self._conditions(verb.where))
-        return (self._index(verb.columns), body, Effect.READ, _rows)
+        return (self._index(verb.columns), body, Effect.READ, _rows(verb.columns))
 
     def _scan(self, verb: Scan) -> _Request:
         filters = [*self._end(verb.end), *self._conditions(verb.where)]
         body = requests.find(_from(verb.after), [verb.start], verb.limit, 0, None, filters)
-        return (self._index(verb.columns), body, Effect.READ, _rows)
+        return (self._index(verb.columns), body, Effect.READ, _rows(verb.columns))
 
     def _insert(self, verb: Insert) -> _Request:
         row = verb.row
@@ -134,13 +137,14 @@ class HandlerSocketExecutor:
         return (self._index(self._columns), body, Effect.WRITE_ROW, _inserted)
 
     def _update(self, verb: Update) -> _Request:
-        operation, outcome = ("U?", _rows) if verb.returning else ("U", modified_rows)
+        operation = "U?" if verb.returning else "U"
         body = self._changed(operation, verb.key, verb.where, verb.cells)
+        outcome = _rows(verb.columns) if verb.returning else modified_rows
         return (self._index(verb.columns), body, Effect.WRITE_ROW, outcome)
 
     def _add(self, verb: Add) -> _Request:
         body = self._changed("+?", verb.key, verb.where, verb.deltas)
-        return (self._index(verb.columns), body, Effect.WRITE_ROW, _rows)
+        return (self._index(verb.columns), body, Effect.WRITE_ROW, _rows(verb.columns))
 
     def _changed(self, operation: str, key: bytes, where: Where, cells: Sequence[Cell]) -> bytes:
         shape = (operation, *[(column, comparison) for column, comparison, _ in where])
@@ -186,7 +190,7 @@ class HandlerSocketExecutor:
     ) -> _Request:
         body = request(modify_operation="D?" if verb.returning else "D", filters=filters)
         index = self._index(verb.returning or ("key",))
-        return (index, body, effect, _rows if verb.returning else modified_rows)
+        return (index, body, effect, _rows(verb.returning) if verb.returning else modified_rows)
 
     def _conditions(self, where: Sequence[Condition], *, stops: bool = False) -> list[Filter]:
         return [
@@ -232,5 +236,30 @@ def _inserted(rows: list[Row]) -> Outcome:
     return True
 
 
-def _rows(rows: list[Row]) -> Outcome:
-    return cast(Outcome, rows)
+@cache
+def _rows(columns: tuple[Column, ...]) -> Callable[[list[Row]], Outcome]:
+    """What takes the rows of these columns, numbers where they must be.
+
+    A cell that was damaged on its way would else come up far from here, as any error.
+    """
+    numeric = [
+        position for position, column in enumerate(columns) if column not in ("key", "value")
+    ]
+
+    def taken(rows: list[Row]) -> Outcome:
+        checked_columns(rows, len(columns))
+        for row in rows:
+            for position in numeric:
+                cell = row[position]
+                if not cell or not (cell.isdigit() or _is_negative(cell)):
+                    raise ProtocolError(
+                        f"the column {columns[position]!r} came with {cell!r}: is it an integer "
+                        "column, and NOT NULL?"
+                    )
+        return cast(Outcome, rows)
+
+    return taken
+
+
+def _is_negative(cell: bytes) -> bool:
+    return cell[:1] == b"-" and cell[1:].isdigit()

@@ -161,7 +161,10 @@ class IntKeys(Keys):
 
     def key(self, row_key: bytes) -> Any:
         """As `Keys.key`."""
-        return int(row_key)
+        try:
+            return int(row_key)
+        except ValueError:
+            raise SerializationError(f"the key {row_key!r} is no number") from None
 
     def range(self, prefix: Any = None) -> Range:
         """As `Keys.range`."""

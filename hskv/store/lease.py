@@ -139,8 +139,7 @@ class Lease:
         free. Atomic. Raises OutcomeUnknownError when the reply was lost: the lease is given back
         then as far as that can be, and blocks others no longer than `ttl`.
         """
-        patience = math.inf if wait is True else float(wait)
-        deadline = monotonic() + patience
+        deadline = monotonic() + checked_wait(wait)
         while True:
             held = self._try()
             if held:
@@ -161,15 +160,16 @@ class Lease:
             self._stop.set()
         if held is None:
             raise RuntimeError("this lease is not held: acquire it first")
-        if not self._change(self._freed(held.token), held):
+        if not self._release(held):
             raise LeaseLostError(
                 "the lease ended and another took it over before it was released: what was done "
                 "meanwhile was not exclusive; raise ttl, or renew=True"
             )
 
     def extend(self, ttl: float | None = None) -> None:
-        """Hold on for `ttl` seconds from now, its own ttl unless given. One round trip.
+        """Hold on for `ttl` seconds from now at least, its own ttl unless given. One round trip.
 
+        Never ends it sooner: an extension that comes late to the server undoes no later one.
         Raises LeaseLostError when another has it by now, RuntimeError when it is not held.
         """
         seconds = self.ttl if ttl is None else checked_ttl(ttl)
@@ -178,13 +178,20 @@ class Lease:
             raise RuntimeError("this lease is not held: acquire it first")
         until = monotonic() + seconds
         expires = expires_ms(self._clock, seconds)
-        if not self._change(
-            Update(self._row_key, _owned(held.token), ("expires",), (expires,)), held
-        ):
-            raise LeaseLostError("the lease ended and another took it over")
+        owned = _owned(held.token)
+        sooner = (*owned, Condition("expires", "<", expires))
+        verbs: list[Verb] = [
+            Update(self._row_key, sooner, ("expires",), (expires,)),
+            Find((self._row_key,), ("expires",), owned),
+        ]
+        is_there = bool(self._twice(verbs)[1])
         with self._lock:
-            if self._held is not None and self._held.token == held.token:
-                self._held = self._held._replace(until=until)
+            if self._held is None or self._held.token != held.token:
+                raise RuntimeError("this lease was released while it was extended")
+            trusted = max(until, self._held.until) if is_there else -math.inf
+            self._held = held._replace(until=trusted)
+        if not is_there:
+            raise LeaseLostError("the lease ended and another took it over")
 
     def locked(self) -> bool:
         """Does anybody hold it now, this one or another? One round trip, to the read port."""
@@ -234,17 +241,27 @@ class Lease:
             return Update(self._row_key, _owned(token), ("version", "expires"), (0, 0))
         return Delete((self._row_key,), _owned(token))
 
-    def _change(self, verb: Verb, held: _Held) -> bool:
-        """Carry out a change of the own row; was it there? Done twice it is the same as once."""
+    def _release(self, held: _Held) -> bool:
+        """Free the own row; True where it was there."""
+        verb = self._freed(held.token)
         try:
-            (outcome,) = self._executor.execute([verb])
+            outcomes = self._executor.execute([verb])
         except OutcomeUnknownError:
-            (outcome,) = self._executor.execute([verb])
-            if outcome == 0 and monotonic() < held.until:
+            outcomes = self._executor.execute([verb])
+            if outcomes[0] == 0 and monotonic() < held.until:
                 # Nobody else could take it: it was the first attempt that did it.
                 return True
-        _raise_errors([outcome])
-        return outcome == 1
+        _raise_errors(outcomes)
+        return outcomes[0] == 1
+
+    def _twice(self, verbs: Sequence[Verb]) -> Sequence[Outcome]:
+        """Carry out verbs of which doing them twice is the same as once."""
+        try:
+            outcomes = self._executor.execute(verbs)
+        except OutcomeUnknownError:
+            outcomes = self._executor.execute(verbs)
+        _raise_errors(outcomes)
+        return outcomes
 
     def _pause(self) -> float:
         """Seconds until another attempt: it is not to be had before it ends."""
@@ -294,6 +311,14 @@ def checked_ttl(ttl: float) -> float:
     seconds = checked(ttl)
     if seconds is None:
         raise ValueError("a lease ends: its ttl is a number of seconds")
+    return seconds
+
+
+def checked_wait(wait: bool | float) -> float:
+    """The seconds to wait: True is for ever, False not at all. Raises ValueError for none."""
+    seconds = math.inf if wait is True else float(wait)
+    if not seconds >= 0:
+        raise ValueError(f"wait is True, False or a number of seconds, not {wait!r}")
     return seconds
 
 

@@ -19,6 +19,7 @@ from ..exceptions import (
     UnsupportedError,
 )
 from .expiry import checked
+from .lease import checked_wait
 from .plans import Plan, clear_range, good
 from .strategies import (
     MAX_LIMIT,
@@ -199,13 +200,12 @@ class RateLimiter:
         >>> limiter.acquire("smtp"), limiter.acquire("smtp", wait=0.1)
         (True, False)
         """
-        deadline = None if wait is True else monotonic() + float(wait)
+        deadline = monotonic() + checked_wait(wait)
         while not (decision := self.hit(identity, cost)).allowed:
-            # Those who wait for the same moment would all ask at once.
-            pause = decision.retry_after * random.uniform(1, 1.1)
-            if deadline is not None and monotonic() + decision.retry_after > deadline:
+            if monotonic() + decision.retry_after > deadline:
                 return False
-            sleep(max(pause, 0.001))
+            # Those who wait for the same moment would all ask at once.
+            sleep(max(decision.retry_after * random.uniform(1, 1.1), 0.001))
         return True
 
     def limit(

@@ -135,8 +135,8 @@ class KindValues:
         loads = self._loads.get(kind)
         if loads is None:
             raise SerializationError(
-                f"a row of kind {kind.decode('ascii', 'replace')} cannot be read by this store: "
-                "it was written with another serializer; name that as serializer or in also_read"
+                f"a row of kind {_text_of(kind)} cannot be read by this store: it was written "
+                "with another serializer; name that as serializer or in also_read"
             )
         try:
             return loads(value, number)
@@ -227,3 +227,7 @@ def _decompressed(value: bytes, bound: int) -> bytes:
     if not decompressor.eof:
         raise SerializationError("a compressed value is cut short")
     return data
+
+
+def _text_of(cell: bytes | None) -> str:
+    return "NULL" if cell is None else cell.decode("ascii", "replace")

@@ -124,6 +124,16 @@ _ERRORS: dict[tuple[int, str], tuple[type[OperationalError], str]] = {
 }
 
 
+class NoRows(list[Row]):
+    """No rows, of so many columns: they tell whether it is the reply to what was asked."""
+
+    __slots__ = ("columns",)
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.columns = columns
+
+
 def decode_reply(line: bytes) -> Reply:
     """One reply line, without its LF. Raises ProtocolError where it is no such thing."""
     try:
@@ -135,9 +145,9 @@ def decode_reply(line: bytes) -> Reply:
         return _error(tokens, line)
     size = len(tokens) - 2
     if size == columns:
-        return [tuple(tokens[2:])] if size else []
+        return [tuple(tokens[2:])] if size else NoRows(columns)
     if size == 0:
-        return []
+        return NoRows(columns)
     if columns < 1 or size % columns:
         raise _nonsense(line)
     return [tuple(tokens[i : i + columns]) for i in range(2, size + 2, columns)]
@@ -148,11 +158,47 @@ def modified_rows(rows: list[Row]) -> int:
 
     Raises OutcomeUnknownError for a reply without one.
     """
-    if len(rows) == 1 and rows[0][0] and rows[0][0].isdigit():
-        return int(rows[0][0])
-    raise OutcomeUnknownError(
-        "the server answered a write without the number of rows: read them again"
+    number = _only_number(rows)
+    if number is None:
+        raise OutcomeUnknownError(
+            "the server answered a write without the number of rows: read them again"
+        )
+    return number
+
+
+def generated_id(rows: list[Row]) -> int | None:
+    """The AUTO_INCREMENT number that an insert made, None where it made none.
+
+    Raises OutcomeUnknownError for a reply that is neither.
+    """
+    number = _only_number(rows) if rows else 0
+    if number is None:
+        raise OutcomeUnknownError(
+            "the server answered an insert with what is no number: read the row before you insert "
+            "it again"
+        )
+    return number or None
+
+
+def checked_columns(reply: Reply, columns: int, *, or_one: bool = False) -> Reply:
+    """The reply, if its rows have so many columns, or one where a write is answered by a number.
+
+    Raises ProtocolError: then it is not the reply to what was asked.
+    """
+    if isinstance(reply, OperationalError):
+        return reply
+    has = reply.columns if isinstance(reply, NoRows) else len(reply[0])
+    if has == columns or (or_one and has == 1):
+        return reply
+    raise ProtocolError(
+        f"a reply with {has} columns came to a request for {columns}; the connection was closed"
     )
+
+
+def _only_number(rows: list[Row]) -> int | None:
+    if len(rows) == 1 and len(rows[0]) == 1 and rows[0][0] and rows[0][0].isdigit():
+        return int(rows[0][0])
+    return None
 
 
 def operational_error(code: int, reason: str) -> OperationalError:

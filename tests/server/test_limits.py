@@ -51,9 +51,10 @@ class TestMaking:
     @pytest.mark.parametrize("tcp", [False, True])
     def test_limits_finds_it_by_its_scheme(self, tcp: bool, hskv_server: PrivateServer) -> None:
         url = "hskv://127.0.0.1:1,2/d" if tcp else hskv_server.url
+        path = None if tcp else str(hskv_server.directory / "read.sock")
         made = storage_from_string(url)
         assert isinstance(made, HandlerSocketStorage)
-        assert made.store.client.settings.readers[0].path == (None if tcp else made_path(hskv_server))
+        assert made.store.client.settings.readers[0].path == path
         made.store.close()
 
     def test_it_makes_no_connection(self) -> None:
@@ -71,10 +72,6 @@ class TestMaking:
             "sys.exit(any(name in sys.modules for name in ('dogpile', 'pymysql', 'redis')))"
         )
         subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-
-
-def made_path(server: PrivateServer) -> str:
-    return str(server.directory / "read.sock")
 
 
 class TestStorage:

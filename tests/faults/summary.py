@@ -1,0 +1,33 @@
+"""The figures of all faults, at the end of a run."""
+
+from typing import Any
+
+from .oracle import Figures
+
+
+def show_figures(reporter: Any) -> None:
+    """The figures of all tests that injected faults, where there were any."""
+    figures = Figures()
+    for reports in reporter.stats.values():
+        for report in reports:
+            # The report of each phase repeats those before.
+            if getattr(report, "when", None) == "teardown":
+                for name, value in report.user_properties:
+                    if name == "faults":
+                        figures.add(Figures.of(value))
+    if figures.calls:
+        _show(reporter, figures)
+
+
+def _show(reporter: Any, figures: Figures) -> None:
+    def listed(counts: dict[str, int]) -> str:
+        return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
+
+    reporter.section("faults")
+    reporter.line(f"faults injected: {sum(figures.faults.values()):,} ({listed(figures.faults)})")
+    reporter.line(f"calls: {figures.calls:,}")
+    reporter.line(f"outcomes of the calls that met one: {listed(figures.outcomes)}")
+    reporter.line(f"wrong answers: {figures.wrong_answers}")
+    reporter.line(f"writes made though reported as not made: {figures.denied_writes}")
+    reporter.line(f"doubled writes: {figures.doubled_writes}")
+    reporter.line(f"waits past the deadline by more than 1 s: {figures.overlong_waits}")
