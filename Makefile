@@ -6,7 +6,7 @@ export VENV
 PYTHON_IN_VENV = $(VENV)/bin/python
 
 .PHONY: help setup demo test unit stress bench-setup bench bench-expiry bench-dogpile \
-	bench-limiter pictures lint types format ci clean
+	bench-limiter fuzz pictures lint types format ci clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -43,6 +43,10 @@ bench-dogpile: bench-setup ## Measure regions over hskv, redis, memcached and me
 
 bench-limiter: bench-setup ## Measure rate limits beside limits over redis and memcached
 	@$(PYTHON_IN_VENV) -m benchmarks.limiter $(ARGS)
+
+fuzz: setup ## Feed bytes to the reply reader and the URL parser: ARGS="replies 10000000"
+	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
+	@$(PYTHON_IN_VENV) tools/fuzz.py $(ARGS)
 
 pictures: setup ## Draw the pictures of the documentation anew
 	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -e '.[pictures]'

@@ -34,6 +34,7 @@ _log = logging.getLogger("hskv")
 _TOKEN_BITS: Final = 62
 # Twice before it ends, so that one lost renewal does not end it.
 _RENEWALS_PER_TTL: Final = 3
+_SHORTEST_PAUSE_SECONDS: Final = 0.001
 
 
 class _Held(NamedTuple):
@@ -110,7 +111,7 @@ class Lease:
     ) -> None:
         try:
             self.release()
-        except HandlerSocketError:
+        except (HandlerSocketError, RuntimeError):
             # What went wrong inside matters more than that the lease is gone.
             if error is None:
                 raise
@@ -145,10 +146,8 @@ class Lease:
             if held:
                 self._begin(held)
                 return True
-            left = deadline - monotonic()
-            if left <= 0:
+            if monotonic() >= deadline or not self._is_over_before(deadline):
                 return False
-            sleep(min(self._pause(), left))
 
     def release(self) -> None:
         """Give the lease back, from any thread. One round trip; repeated when its reply is lost.
@@ -263,10 +262,26 @@ class Lease:
         _raise_errors(outcomes)
         return outcomes
 
-    def _pause(self) -> float:
-        """Seconds until another attempt: it is not to be had before it ends."""
-        left = (self._ends_ms() + self._skew_ms - now_ms(self._clock)) / 1000
-        return max(min(self._poll * random.uniform(0.5, 1.5), left), 0.001)
+    def _is_over_before(self, deadline: float) -> bool:
+        """Wait until another may have it; False where the deadline passes first.
+
+        Asks the read port: the write port has one thread for all that write.
+        """
+        while True:
+            left = self._seconds_left()
+            patience = deadline - monotonic()
+            if patience <= 0:
+                return left <= 0
+            # At least a moment, since another may have been first where it is free.
+            pause = max(min(self._poll * random.uniform(0.5, 1.5), left), _SHORTEST_PAUSE_SECONDS)
+            pause = min(pause, patience)
+            sleep(pause)
+            if left <= pause:
+                return True
+
+    def _seconds_left(self) -> float:
+        """Seconds until another may take it over; none or less where it is free."""
+        return (self._ends_ms() + self._skew_ms - now_ms(self._clock)) / 1000
 
     def _ends_ms(self) -> int:
         (outcome,) = self._executor.execute([Find((self._row_key,), ("expires",))])

@@ -146,7 +146,7 @@ class TestRaces:
         self, crowd: Crowd, hskv_store: Store, hskv_server: PrivateServer, fence: bool
     ) -> None:
         hskv_store["number"] = 0
-        race = Race(turns=50, ttl=0.2, stall_every=25, fence=fence)
+        race = Race(turns=25, ttl=0.2, stall_every=25, fence=fence)
         turns = [turn for part in crowd(take_turns, hskv_server.url, race) for turn in part]
         check_exclusive(turns)
         check_no_update_was_lost(turns)
@@ -328,7 +328,7 @@ class TestStopped:
     def test_it_does_not_believe_that_it_still_holds(
         self, hskv_store: Store, hold: Callable[..., Holder]
     ) -> None:
-        holder = hold("stopped", ttl=1.0, max_skew=0)
+        holder = hold("stopped", ttl=0.6, max_skew=0)
         holder.send(signal.SIGSTOP)
         other = hskv_store.lease("stopped", ttl=60, max_skew=0, poll=0.01)
         assert other.acquire(SLOW_SECONDS)
@@ -354,7 +354,7 @@ class TestStopped:
     def test_one_that_renews_finds_it_lost(
         self, hskv_store: Store, hold: Callable[..., Holder]
     ) -> None:
-        holder = hold("stopped renewal", ttl=1.0, max_skew=0, renew=True)
+        holder = hold("stopped renewal", ttl=0.6, max_skew=0, renew=True)
         holder.send(signal.SIGSTOP)
         other = hskv_store.lease("stopped renewal", ttl=60, max_skew=0, poll=0.01)
         assert other.acquire(SLOW_SECONDS)
@@ -366,17 +366,15 @@ class TestStopped:
 
 
 class TestKilled:
-    @pytest.mark.parametrize("renew", [False, True])
     def test_it_delays_others_by_its_ttl_and_the_skew(
-        self, hskv_store: Store, hold: Callable[..., Holder], run_sql: Sql, renew: bool
+        self, hskv_store: Store, hold: Callable[..., Holder], run_sql: Sql
     ) -> None:
-        name = f"killed {renew}"
-        holder = hold(name, ttl=1.0, max_skew=0.5, renew=renew)
+        holder = hold("killed", ttl=1.0, max_skew=0.5, renew=True)
         holder.kill()
         died = time.time()
-        ((end,),) = run_sql("SELECT expires / 1000 FROM kv WHERE k LIKE %s", f"%{name}")
+        ((end,),) = run_sql("SELECT expires / 1000 FROM kv WHERE k LIKE '%%killed'")
         assert float(end) <= died + 1.0
-        other = hskv_store.lease(name, ttl=60, max_skew=0.5, poll=0.01)
+        other = hskv_store.lease("killed", ttl=60, max_skew=0.5, poll=0.01)
         assert other.acquire()
         taken = time.time()
         assert float(end) + 0.5 <= taken < died + 1.5 + SLOW_SECONDS
