@@ -216,8 +216,10 @@ def keys_of(table: Table, key_type: type, prefix: str | bytes) -> Keys:
 def _encoded(key: Any) -> bytes:
     if isinstance(key, bytes):
         return key
+    if not isinstance(key, str):
+        raise TypeError(f"a name is str or bytes, not {type(key).__name__}")
     try:
-        encoded: bytes = key.encode()
+        encoded = key.encode()
     except UnicodeEncodeError as error:
         raise _not_unicode(error) from error
     return encoded
