@@ -26,7 +26,8 @@ test: setup ## Run the unit and server tests, with coverage
 unit: setup ## Run the tests that need no server
 	$(PYTHON_IN_VENV) -m pytest -m unit $(ARGS)
 
-stress: setup ## Run the long tests
+stress: ## Run the long tests; installs stunnel too
+	@tools/setup.sh stunnel4
 	$(PYTHON_IN_VENV) -m pytest -m stress $(ARGS)
 
 bench-setup: ## Install redis and memcached too, to measure beside
