@@ -209,7 +209,7 @@ class RateLimiter:
         return True
 
     def limit(
-        self, key: Callable[P, str | bytes] | str | bytes, cost: int = 1
+        self, key: Callable[..., str | bytes] | str | bytes, cost: int = 1
     ) -> Callable[[Callable[P, T]], Callable[P, T]]:
         """A decorator: calls beyond the limit raise RateLimitExceededError and are not made.
 
