@@ -1,5 +1,6 @@
 """Marks tests by the directory they are in; clocks, SQL, and peers that misbehave."""
 
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,12 @@ import pytest
 import hskv
 from hskv import Client, KeyValueStore
 from hskv.mariadb import PrivateServer
+
+
+def pytest_configure() -> None:
+    # A shell has what runs in its background ignore it, and so would the programs under test.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:

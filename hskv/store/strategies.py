@@ -148,7 +148,10 @@ class SlidingWindow:
         self._known: dict[bytes, tuple[int, int]] = {}
 
     def hit(self, key: bytes, cost: int) -> Plan[Decision]:
-        """Count a hit. One round trip for most; two for an identity's first of a window here."""
+        """Count a hit. One round trip for most; two for an identity's first of a window.
+
+        And for the first by this limiter, which has yet to see the window's row.
+        """
         seen = 0
         for _ in range(ROUNDS):
             at = int(self._clock() * 1000)
@@ -173,6 +176,7 @@ class SlidingWindow:
                 first = Row(key, b"", cost, Kind.LIMITER, window, self._expires(window))
                 (made,) = yield [Insert(first)]
                 if is_made(made):
+                    self._know(key, window, 0)
                     return self._decision(at, window, 0, cost, cost)
                 continue
             number, seen = map(int, found(rows)[0])

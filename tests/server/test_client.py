@@ -328,17 +328,17 @@ class TestTrouble:
         self, own_server: PrivateServer
     ) -> None:
         assert own_server.pid
-        with hskv.connect(own_server.url, timeout=1.0) as store:
+        with hskv.connect(own_server.url, timeout=3.0) as store:
             store["a"] = 1
             large = b"x" * (64 << 20)
             freeze(own_server.pid)
-            timer = threading.Timer(0.7, os.kill, (own_server.pid, signal.SIGCONT))
+            timer = threading.Timer(2.1, os.kill, (own_server.pid, signal.SIGCONT))
             timer.start()
             started = time.monotonic()
             try:
                 store["a"] = large
             except hskv.OutcomeUnknownError:
-                assert time.monotonic() - started < 1.6
+                assert time.monotonic() - started < 4.8
             timer.join()
 
     def test_an_error_keeps_its_cause(self, own_server: PrivateServer) -> None:

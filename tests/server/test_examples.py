@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -50,7 +49,7 @@ def serving(example: str, url: str) -> Iterator[int]:
         try:
             yield listening_port(process)
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.communicate(timeout=30)
 
 

@@ -15,11 +15,12 @@ def post(server: PrivateServer, body: str) -> bytes:
     """What the write port answers to a form that a browser posts."""
     address = load_settings(server.url).writers[0]
     with socket.create_connection((address.host, address.port), timeout=10) as browser:
-        browser.sendall((HEAD + body).encode())
-        browser.shutdown(socket.SHUT_WR)
+        lines = (HEAD + body).encode()
+        browser.sendall(lines)
         replies = b""
-        while data := browser.recv(4096):
-            replies += data
+        # Every line gets an answer, whatever it is.
+        while replies.count(b"\n") < lines.count(b"\n"):
+            replies += browser.recv(4096)
         return replies
 
 
