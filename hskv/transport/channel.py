@@ -43,10 +43,12 @@ _traffic = logging.getLogger("hskv.traffic")
 _RECV_BYTES: Final = 1 << 14
 _RECV_MORE_BYTES: Final = 1 << 18
 _LOGIN: Final = re.compile(rb"^A\t[^\n]*", re.MULTILINE)
-# Sending a body of this size may wait: then the reply has less than the whole timeout left.
+# Sending a body of this size may wait for the server to read.
 _LARGE_BYTES: Final = 1 << 15
-# How far a wait may overshoot its deadline before the socket's own timeout is set again.
-_SLACK_SECONDS: Final = 0.25
+# How long a call of the kernel may wait: one tick of its clock. Python begins it anew, with its
+# whole time, when a signal was handled meanwhile; only `poll` goes on with what is left. Nearly
+# every reply is there earlier, and spares the poll, which is 10 % of a small read.
+_TICK: Final = struct.pack("ll", 0, 4000)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -107,12 +109,13 @@ class Channel:
         self._sock = open_socket(address, connect_timeout)
         try:
             self._cooperative = _is_cooperative(self._sock)
+            self._slow = self._cooperative or self._traced
             self._poll = select.poll()
             self._poll.register(self._sock, select.POLLIN)
-            self._set_timeout(connect_timeout)
+            if not self._cooperative:
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK)
+                self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TICK)
             self._greet(secret.read(), deadline)
-            if self._socket_timeout != timeout:
-                self._set_timeout(timeout)
         except (IndexedConnectionError, RequestTimeoutError) as error:
             raise ConnectionError(
                 f"{address} accepted the connection but did not finish the login: {error}"
@@ -148,7 +151,6 @@ class Channel:
         try:
             self._sock.recv(1, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
-            self._sock.settimeout(self._socket_timeout)
             return False
         except OSError:
             return True
@@ -157,13 +159,12 @@ class Channel:
     def call(self, index: Index, body: bytes, deadline: float) -> Reply:
         """Send one request on an index and wait for its reply.
 
-        `deadline` is that of `time.monotonic`, one `timeout` ahead. Errors of the server
-        are returned, not raised. Raises RecoverableConnectionError when nothing was sent,
-        IndexedConnectionError, RequestTimeoutError or ProtocolError when something was; each of
-        them closes the channel.
+        `deadline` is that of `time.monotonic`. Errors of the server are returned, not raised.
+        Raises RecoverableConnectionError when nothing was sent, IndexedConnectionError,
+        RequestTimeoutError or ProtocolError when something was; each of them closes the channel.
         """
         index_id = self._ids.get(index)
-        if index_id is None or len(body) > _LARGE_BYTES or self._traced:
+        if index_id is None or len(body) > _LARGE_BYTES or self._slow:
             return self.call_many([(index, body)], deadline)[0]
         sent = False
         try:
@@ -172,7 +173,10 @@ class Channel:
             sent = True
             if count != len(packet):
                 return self._send_rest(packet, count, 1, deadline)[0]
-            data = self._sock.recv(_RECV_BYTES)
+            try:
+                data = self._sock.recv(_RECV_BYTES)
+            except BlockingIOError:
+                data = self._recv(_RECV_BYTES, deadline)
             # Nearly every reply comes whole and alone; only the others need the reader.
             if data and data.find(b"\n") == len(data) - 1:
                 return decode_reply(data[:-1])
@@ -184,8 +188,7 @@ class Channel:
     def call_many(self, calls: Sequence[tuple[Index, bytes]], deadline: float) -> list[Reply]:
         """Send several requests in one write and wait for all replies, in order.
 
-        Indexes not yet opened here are opened in the same write. Errors as in `call`, but any
-        `deadline` will do.
+        Indexes not yet opened here are opened in the same write. Errors as in `call`.
         """
         opened: dict[Index, bytes] = {}
         lines = [self._request(index, body, opened) for index, body in calls]
@@ -257,8 +260,7 @@ class Channel:
         if self._traced:
             self._trace(">", packet)
         try:
-            self._wait_until(deadline)
-            sent = self._sock.send(packet)
+            sent = self._send(packet, deadline)
             return self._send_rest(packet, sent, count, deadline)
         except BaseException as error:
             self._break(error, sent > 0)
@@ -267,10 +269,8 @@ class Channel:
     def _send_rest(self, packet: bytes, sent: int, count: int, deadline: float) -> list[Reply]:
         with memoryview(packet) as view:
             while sent < len(view):
-                self._wait_until(deadline)
-                sent += self._sock.send(view[sent:])
-        self._wait_until(deadline)
-        return self._receive(count, deadline, self._sock.recv(_RECV_BYTES))
+                sent += self._send(view[sent:], deadline)
+        return self._receive(count, deadline, self._recv(_RECV_BYTES, deadline))
 
     def _receive(self, count: int, deadline: float, data: bytes) -> list[Reply]:
         reader = self._reader
@@ -283,42 +283,51 @@ class Channel:
             replies += reader.feed(data)
             if len(replies) >= count:
                 break
-            self._wait_until(deadline)
-            data = self._sock.recv(_RECV_MORE_BYTES)
+            data = self._recv(_RECV_MORE_BYTES, deadline)
         if len(replies) > count or not reader.empty:
             raise ProtocolError(f"{self.address} sent more replies than it was asked for")
-        if self._socket_timeout != self.timeout:
-            self._set_timeout(self.timeout)
         return replies
 
     def _trace(self, direction: str, data: bytes) -> None:
         _traffic.debug("%s %s %r", self.address, direction, masked(data))
 
-    def _wait_until(self, deadline: float) -> None:
+    def _send(self, data: bytes | memoryview, deadline: float) -> int:
+        while True:
+            self._check(deadline)
+            try:
+                return self._sock.send(data)
+            except BlockingIOError:
+                self._wait(select.POLLOUT, deadline)
+
+    def _recv(self, size: int, deadline: float) -> bytes:
+        while True:
+            self._check(deadline)
+            try:
+                return self._sock.recv(size)
+            except BlockingIOError:
+                self._wait(select.POLLIN, deadline)
+
+    def _check(self, deadline: float) -> None:
         left = deadline - monotonic()
         if left <= 0:
             raise TimeoutError
-        if left < self._socket_timeout - _SLACK_SECONDS:
-            self._set_timeout(left)
-
-    def _set_timeout(self, seconds: float) -> None:
-        self._socket_timeout = seconds
         if self._cooperative:
-            self._sock.settimeout(seconds)
-            return
-        # Spares the poll that settimeout adds to each call: 10 % of a small read.
-        whole = int(seconds)
-        # Zero would mean for ever.
-        interval = struct.pack("ll", whole, int((seconds - whole) * 1e6) or not whole)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, interval)
-        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, interval)
+            # The kernel must not block the thread of all greenlets.
+            self._sock.settimeout(left)
+
+    def _wait(self, event: int, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(self._sock, event)
+        # What is left may be less than nothing: that would mean for ever.
+        if not poll.poll(max(math.ceil((deadline - monotonic()) * 1000), 0)):
+            raise TimeoutError
 
     def _break(self, error: BaseException, sent: bool) -> None:
         """Close the channel; raises hskv's exception for one of the socket."""
         self.close()
         if isinstance(error, HandlerSocketError):
             return
-        if isinstance(error, (BlockingIOError, TimeoutError)) and sent:
+        if isinstance(error, TimeoutError) and sent:
             raise RequestTimeoutError(
                 f"{self.address} did not answer in time; if it is only slow, raise timeout"
             ) from error

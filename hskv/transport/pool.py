@@ -1,8 +1,13 @@
 """A bounded pool of channels to one listener: fair, thread-safe, fork-safe.
 
-Locks: `ChannelPool._lock` guards the count of channels, the set of them and the queue of
-waiters. It is never held while connecting, closing or waiting. The idle channels are a deque,
-whose `append` and `pop` are atomic, so that an uncontended acquire and release take no lock.
+Locks: `ChannelPool._lock` guards the places that are taken and the queue of waiters. It is never
+held while connecting, closing or waiting. The idle channels are a deque, whose `append` and `pop`
+are atomic, so that an uncontended acquire and release take no lock.
+
+An interrupt (KeyboardInterrupt, or what another thread throws) may strike between any two steps,
+even between the loan of a channel and the `try` of the borrower. So nothing counts what it lent:
+a place is taken as long as there is somebody who has it, and what an interrupt left behind is free
+when Python has deleted it.
 """
 
 import threading
@@ -10,12 +15,15 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic, sleep
 from typing import Final
+from weakref import WeakSet
 
 from ..exceptions import ConnectionError, IndexedConnectionError, PoolTimeoutError
 from .channel import Channel
 from .fork import renew_after_fork
 
 _POLL_SECONDS: Final = 0.005
+# What an interrupt left behind gives no sign when it is deleted: those who wait look for it.
+_LOOK_SECONDS: Final = 1.0
 
 
 class _Waiter:
@@ -24,20 +32,20 @@ class _Waiter:
     def __init__(self) -> None:
         self.channel: Channel | None = None
         self.orphaned = False
-        self._served = False
+        self.served = False
         # A bare lock, since to release it takes no other lock that a fork may have left held.
         self._given = threading.Lock()
         self._given.acquire()
 
     def give(self, channel: Channel | None) -> None:
         self.channel = channel
-        self._served = True
+        self.served = True
         self._given.release()
 
     def orphan(self) -> None:
         """In a forked child: what it waits for, or was given, was the parent's."""
         self.orphaned = True
-        if not self._served:
+        if not self.served:
             self.give(None)
 
     def wait(self, seconds: float) -> bool:
@@ -74,7 +82,7 @@ class ChannelPool:
         renew_after_fork(self)
 
     def __repr__(self) -> str:
-        state = "closed" if self.closed else f"{self._size} of {self._max_size} channels"
+        state = "closed" if self.closed else f"{len(self._taken)} of {self._max_size} channels"
         return f"<ChannelPool, {state}, {len(self._idle)} idle, {len(self._waiters)} waiting>"
 
     def acquire(self) -> Channel:
@@ -153,8 +161,9 @@ class ChannelPool:
     def purge(self) -> None:
         """Close every channel, those in use when they come back; later requests connect anew."""
         with self._lock:
-            for channel in self._channels:
-                channel.expires = 0.0
+            for one in self._taken:
+                if not isinstance(one, _Waiter):
+                    one.expires = 0.0
         self.drop_idle()
 
     def drain(self, timeout: float, *, refuse: bool = False) -> bool:
@@ -167,9 +176,9 @@ class ChannelPool:
         with self._lock:
             self._places, self._refuses = 0, refuse
         self.purge()
-        while self._size and monotonic() < deadline:
+        while self._taken and monotonic() < deadline:
             sleep(_POLL_SECONDS)
-        return not self._size
+        return not self._taken
 
     def resume(self) -> None:
         """End what `drain` began."""
@@ -183,7 +192,7 @@ class ChannelPool:
         `timeouts` of acquire.
         """
         return {
-            "size": self._size,
+            "size": len(self._taken),
             "idle": len(self._idle),
             "waiting": len(self._waiters),
             "connects": self._connects,
@@ -203,7 +212,7 @@ class ChannelPool:
             waiter = self._next(deadline)
             if waiter.orphaned:
                 continue
-            channel = waiter.channel or self._connected()
+            channel = waiter.channel or self._connected(waiter)
             if channel and (channel.holder is self or self._usable(channel)):
                 channel.holder = self
                 return channel
@@ -217,11 +226,15 @@ class ChannelPool:
             self._waiters.append(waiter)
         try:
             self._serve()
-            if waiter.wait(deadline - monotonic()) or not self._leave(waiter):
+            while not waiter.wait(min(deadline - monotonic(), _LOOK_SECONDS)):
+                self._serve()
+                if monotonic() >= deadline:
+                    break
+            if not self._leave(waiter):
                 return waiter
         except BaseException:
-            if not self._leave(waiter) and not waiter.orphaned:
-                self._give_up(waiter.channel)
+            if not self._leave(waiter):
+                self._give_up(waiter)
             raise
         self._timeouts += 1
         if not self._places:
@@ -237,32 +250,38 @@ class ChannelPool:
         """Hand what is free to those who wait, first come first served."""
         with self._lock:
             while self._waiters:
-                try:
-                    channel = self._idle.pop()
-                except IndexError:
-                    if self._size >= self._places and not self.closed:
-                        return
-                    self._size += 1
-                    channel = None
-                self._waiters.popleft().give(channel)
+                waiter = self._waiters[0]
+                if not waiter.served and not self._given(waiter):
+                    return
+                self._waiters.popleft()
+
+    def _given(self, waiter: _Waiter) -> bool:
+        """Give an idle channel, or the place for a new one; False when there is neither."""
+        channel = None
+        try:
+            channel = self._idle.pop()
+        except IndexError:
+            if len(self._taken) >= self._places and not self.closed:
+                return False
+            self._taken.add(waiter)
+        waiter.give(channel)
+        return True
 
     def _leave(self, waiter: _Waiter) -> bool:
         """Take a waiter out of the queue; False when it has been served already."""
         with self._lock:
-            try:
+            if waiter in self._waiters:
                 self._waiters.remove(waiter)
-            except ValueError:
-                return False
-            return True
+            return not waiter.served
 
-    def _give_up(self, channel: Channel | None) -> None:
-        if channel is not None:
-            channel.holder = self
-            self.release(channel)
-        else:
-            self._free_place()
+    def _give_up(self, waiter: _Waiter) -> None:
+        if waiter.channel is None:
+            self._free_place(waiter)
+        elif not waiter.orphaned:
+            waiter.channel.holder = self
+            self.release(waiter.channel)
 
-    def _connected(self) -> Channel | None:
+    def _connected(self, waiter: _Waiter) -> Channel | None:
         """A new channel; None in a child that was forked meanwhile, where it has no place."""
         waiters = self._waiters
         try:
@@ -271,15 +290,15 @@ class ChannelPool:
             self._connects += 1
             channel = self._connect()
         except BaseException:
-            if waiters is self._waiters:
-                self._free_place()
+            self._free_place(waiter)
             raise
         if waiters is not self._waiters:
             channel.close()
             return None
         channel.holder = self
         with self._lock:
-            self._channels.add(channel)
+            self._taken.add(channel)
+            self._taken.discard(waiter)
             self._end_if_closed(channel)
         return channel
 
@@ -301,23 +320,19 @@ class ChannelPool:
 
     def _remove(self, channel: Channel) -> None:
         channel.close()
-        with self._lock:
-            if channel not in self._channels:
-                return
-            self._channels.remove(channel)
-        self._free_place()
+        self._free_place(channel)
 
-    def _free_place(self) -> None:
+    def _free_place(self, holder: Channel | _Waiter) -> None:
         with self._lock:
-            self._size -= 1
+            self._taken.discard(holder)
         self._serve()
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._size = 0
+        # Who has a place: channels, and those of the waiters that are to connect one.
+        self._taken: WeakSet[Channel | _Waiter] = WeakSet()
         self._idle: deque[Channel] = deque()
         self._waiters: deque[_Waiter] = deque()
-        self._channels: set[Channel] = set()
 
     def after_fork(self) -> None:
         """In a child: forget the parent's channels, which are closed; greenlets queue up anew."""

@@ -36,6 +36,7 @@ _OWN_KEYS: Final = 40
 # What all processes try for at once is another thing after so long.
 _SLOT_SECONDS: Final = 0.02
 _STARTING_SECONDS: Final = 30.0
+_BEAT_SECONDS: Final = 0.05
 _WORK_SECONDS: Final = 600.0
 
 
@@ -218,10 +219,12 @@ def work(number: int, url: str, options: dict[str, Any], directory: str) -> Log:
     store: Store
     with hskv.connect(url, **{**times, **options}) as store:
         load = Load(number, store)
-        load.turn()
-        (place / f"ready{number}").touch()
+        beat = 0.0
         while not (place / "stop").exists() and time.monotonic() < deadline:
             load.turn()
+            if load.log.last_acknowledged > beat + _BEAT_SECONDS:
+                beat = load.log.last_acknowledged
+                (place / f"beat{number}").touch()
     return load.log
 
 
@@ -267,11 +270,17 @@ class Shift:
         self._place = place
 
     def wait_until_all_work(self) -> None:
+        """Each of them has from now on been told that something is done."""
+        now = time.time()
         deadline = time.monotonic() + _STARTING_SECONDS
-        while len(list(self._place.glob("ready*"))) < PROCESSES:
-            assert time.monotonic() < deadline, "a process did not begin"
+        # The clock of the files is a coarse one.
+        while self._beats(since=now + 2 * _BEAT_SECONDS) < PROCESSES:
+            assert time.monotonic() < deadline, "a process does not work"
             assert not any(future.done() for future in self.futures), "a process ended"
             time.sleep(0.01)
+
+    def _beats(self, since: float) -> int:
+        return sum(beat.stat().st_mtime > since for beat in self._place.glob("beat*"))
 
     def end(self) -> None:
         (self._place / "stop").touch()

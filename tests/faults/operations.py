@@ -349,6 +349,11 @@ def used_limiter(bench: Bench, strategy: Any = "fixed-window") -> None:
     assert bench.limiter.hit("ann").allowed
 
 
+def begun_elsewhere(bench: Bench) -> None:
+    used_limiter(bench, "sliding-window")
+    new_limiter(bench, "sliding-window")
+
+
 FIXED: Final = Decision(True, 5, 4, 0.0, 40.0)
 
 LIMITER: Final = [
@@ -364,6 +369,12 @@ LIMITER: Final = [
         lambda b: b.limiter.hit("ann"),
         Decision(True, 5, 3, 0.0, 100.0),
         prepare=lambda b: used_limiter(b, "sliding-window"),
+    ),
+    once(
+        "RateLimiter.hit of a sliding window that another has begun",
+        lambda b: b.limiter.hit("ann"),
+        Decision(True, 5, 3, 0.0, 100.0),
+        prepare=begun_elsewhere,
         ports=BOTH,
     ),
     once(

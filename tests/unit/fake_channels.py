@@ -43,7 +43,7 @@ class Server:
 def consistent(pool: ChannelPool, on_loan: int) -> None:
     """The counters agree with each other and with the channels."""
     idle = list(pool._idle)
-    assert pool._size == len(pool._channels) == len(idle) + on_loan
+    assert len(pool._taken) == len(idle) + on_loan
     assert len(set(map(id, idle))) == len(idle)
     assert not pool._waiters
     for channel in idle:

@@ -21,7 +21,7 @@ Sock = Any
 class ScriptedSocket:
     """Gives its steps to `recv`, one each, raising those that are exceptions.
 
-    Past the last step every `recv` times out, as a blocking socket with SO_RCVTIMEO does.
+    Past the last step every `recv` times out: to wait for such a socket ends at once.
     `send` takes as many bytes as `accepts` says, one item a call, then all; or raises it.
     """
 
@@ -75,11 +75,16 @@ class Connector:
         self.indexes: dict[Index, None] = {}
         self._monkeypatch = monkeypatch
 
+    def _wait(self, *_: Any) -> None:
+        raise TimeoutError
+
     def __call__(
         self, sock: Sock, secret: Secret | None = None, *, timeout: float = 5.0, **options: Any
     ) -> Channel:
         connect: Callable[..., Sock] = lambda address, seconds: sock  # noqa: E731
         self._monkeypatch.setattr(channel_module, "open_socket", connect)
+        if isinstance(sock, ScriptedSocket):
+            self._monkeypatch.setattr(Channel, "_wait", self._wait)
         options.setdefault("connect_timeout", timeout)
         return Channel(ADDRESS, secret or Secret(), self.indexes, timeout=timeout, **options)
 

@@ -1,8 +1,11 @@
 import errno
 import socket
 import struct
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from time import monotonic
+from typing import Any
 
 import pytest
 
@@ -18,7 +21,7 @@ from hskv.exceptions import (
 from hskv.transport import channel as channel_module
 from hskv.transport.channel import MAX_INDEXES, Channel, Index
 
-from .scripted import INDEX, OTHER, Connector, CooperativeSocket, ScriptedSocket
+from .scripted import INDEX, OTHER, Connector, CooperativeSocket, ScriptedSocket, sockets
 
 BODY = b"\t=\t1\tk\t1\t0\n"
 OPEN = b"P\t0\tdb\tt\tPRIMARY\tk,v\n"
@@ -93,7 +96,6 @@ EXCHANGES: list[Callable[[Channel], object]] = [
 BREAKS: list[tuple[Callable[[], bytes | BaseException], type[BaseException]]] = [
     (lambda: b"", IndexedConnectionError),
     (lambda: ConnectionResetError(errno.ECONNRESET, "reset"), IndexedConnectionError),
-    (lambda: BlockingIOError(errno.EAGAIN, "again"), RequestTimeoutError),
     (lambda: TimeoutError("timed out"), RequestTimeoutError),
     (KeyboardInterrupt, KeyboardInterrupt),
     (MemoryError, MemoryError),
@@ -101,9 +103,7 @@ BREAKS: list[tuple[Callable[[], bytes | BaseException], type[BaseException]]] = 
 
 
 @pytest.mark.parametrize("cut", range(len(ROW)))
-@pytest.mark.parametrize(
-    ("step", "kind"), BREAKS, ids=["eof", "reset", "again", "late", "^C", "mem"]
-)
+@pytest.mark.parametrize(("step", "kind"), BREAKS, ids=["eof", "reset", "late", "^C", "mem"])
 def test_a_reply_cut_off_anywhere_closes_the_channel(
     connect: Connector,
     cut: int,
@@ -240,29 +240,73 @@ def test_a_deadline_already_past_sends_nothing(connect: Connector) -> None:
     assert channel.closed
 
 
-def timeouts(sock: ScriptedSocket) -> list[float]:
-    values = [struct.unpack("ll", option[2]) for option in sock.options]
-    assert [option[1] for option in sock.options[:2]] == [socket.SO_RCVTIMEO, socket.SO_SNDTIMEO]
-    return [seconds + micro / 1e6 for seconds, micro in values[::2]]
+def test_no_call_of_the_kernel_waits_longer_than_a_tick(connect: Connector) -> None:
+    _, sock = opened(connect)
+    assert [option[1] for option in sock.options] == [socket.SO_RCVTIMEO, socket.SO_SNDTIMEO]
+    assert [struct.unpack("ll", option[2]) for option in sock.options] == 2 * [(0, 4000)]
 
 
-def test_a_near_deadline_is_set_on_the_socket_and_taken_back(connect: Connector) -> None:
-    channel, sock = opened(connect, ROW)
-    assert timeouts(sock)[-1] == 5.0
-    sock.options.clear()
-    channel.call_many([(INDEX, BODY)], monotonic() + 0.5)
-    near, after = timeouts(sock)
-    assert after == 5.0
-    assert 0 < near <= 0.5
+@pytest.fixture
+def pair(connect: Connector) -> Iterator[tuple[Channel, socket.socket]]:
+    """A channel on a real socket, and the server's end of it."""
+    ours, theirs = sockets()
+    channel = connect(ours)
+    theirs.sendall(OK + ROW)
+    assert channel.call(INDEX, BODY, soon()) == ROWS
+    assert theirs.recv(1000) == OPEN + b"0" + BODY
+    with theirs:
+        yield channel, theirs
+    channel.close()
 
 
-def test_a_cooperative_socket_gets_its_timeout_from_settimeout(connect: Connector) -> None:
-    sock = CooperativeSocket(OK + ROW)
+@pytest.mark.parametrize("exchange", EXCHANGES, ids=["call", "call_many"])
+def test_a_reply_that_takes_many_ticks_is_waited_for(
+    pair: tuple[Channel, socket.socket], exchange: Callable[[Channel], Any]
+) -> None:
+    channel, server = pair
+    late = threading.Timer(0.05, server.sendall, (ROW,))
+    late.start()
+    assert exchange(channel) in (ROWS, [ROWS])
+    late.join()
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_the_deadline_holds_while_nobody_reads_or_answers(
+    pair: tuple[Channel, socket.socket], size: int
+) -> None:
+    channel, _ = pair
+    began = monotonic()
+    with pytest.raises(RequestTimeoutError):
+        channel.call(INDEX, b"\t" + b"x" * size + b"\n", began + 0.05)
+    assert 0.05 <= monotonic() - began < 0.5
+
+
+def test_a_large_request_is_sent_as_it_is_read(pair: tuple[Channel, socket.socket]) -> None:
+    channel, server = pair
+    body = b"\t" + b"x" * 3_000_000 + b"\n"
+
+    def read_slowly() -> None:
+        left = 1 + len(body)
+        while left:
+            left -= len(server.recv(500_000))
+            time.sleep(0.01)
+        server.sendall(ROW)
+
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    assert channel.call(INDEX, body, soon()) == ROWS
+    reader.join()
+
+
+def test_a_cooperative_socket_gets_what_is_left_as_its_timeout(connect: Connector) -> None:
+    sock = CooperativeSocket(OK + ROW, ROW)
     channel = connect(sock)
-    assert channel.call_many([(INDEX, BODY)], monotonic() + 0.5) == [ROWS]
+    deadline = monotonic() + 0.5
+    assert channel.call_many([(INDEX, BODY)], deadline) == [ROWS]
+    assert channel.call(INDEX, BODY, deadline) == ROWS
+    assert all(0 < timeout <= 0.5 for timeout in sock.timeouts)
+    assert sock.timeouts == sorted(sock.timeouts, reverse=True)
     assert sock.options == []
-    assert sock.timeouts[-1] == 5.0
-    assert 0 < sock.timeouts[-2] <= 0.5
 
 
 def test_a_dripping_server_does_not_stretch_the_deadline(

@@ -17,7 +17,6 @@ from hskv.exceptions import (
     RequestTimeoutError,
 )
 from hskv.exceptions import ConnectionError as HskvConnectionError
-from hskv.transport import channel as channel_module
 from hskv.transport.address import Address, Secret
 from hskv.transport.channel import MAX_OPENED_AT_CONNECT, Channel, Index
 
@@ -219,15 +218,6 @@ def test_no_listener_is_a_connection_error_that_says_so(
     assert str(address) in str(caught.value)
 
 
-def test_a_cooperative_socket_keeps_its_timeout(
-    listener: tuple[socket.socket, Address], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(channel_module, "_is_cooperative", lambda sock: True)
-    channel = Channel(listener[1], Secret(), {}, connect_timeout=2.0, timeout=3.0)
-    assert channel._sock.gettimeout() == 3.0
-    channel.close()
-
-
 def test_the_indexes_to_open_at_connect_are_bounded(connect: Connector) -> None:
     connect.indexes = {
         Index("db", "t", "PRIMARY", (str(number),)): None for number in range(MAX_OPENED_AT_CONNECT)
@@ -268,4 +258,4 @@ def test_a_cooperative_socket_is_peeked_at_without_waiting(
     sock = CooperativeSocket(step)
     channel = connect(sock)
     assert channel.gone() is gone
-    assert sock.timeouts[-1] == (0.0 if gone else 5.0)
+    assert sock.timeouts[-1] == 0.0

@@ -1,0 +1,539 @@
+"""Clients that are killed, interrupted, signalled, closed, or at the end of their interpreter."""
+
+import ctypes
+import gc
+import json
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import hskv
+from hskv import KeyValueStore, exceptions
+from hskv.mariadb import PrivateServer
+
+from ..server.test_forks import all_in_mid_request, frozen
+from .operations import OPERATIONS, Operation
+
+Store = KeyValueStore[str, Any]
+Sql = Callable[..., tuple[tuple[Any, ...], ...]]
+
+CHANNELS = 4
+PROGRAM_SECONDS = 60
+
+
+class Program:
+    """Another interpreter, which runs a text with the URL of the server as its argument."""
+
+    def __init__(self, text: str, *arguments: str, flags: tuple[str, ...] = ()) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, *flags, "-c", text, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout
+        self._said = self.process.stdout
+
+    def line(self) -> str:
+        """The next line that it writes."""
+        return self._said.readline().removesuffix("\n")
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> tuple[str, str]:
+        """Let it end by itself; the rest of what it wrote, and what it complained of."""
+        return self.process.communicate(timeout=PROGRAM_SECONDS)
+
+    def kill(self) -> str:
+        """End it; the rest of what it wrote."""
+        self.process.kill()
+        # Not communicate, which forgets what was read along with a line.
+        said = self._said.read()
+        self.end()
+        return said
+
+
+@pytest.fixture
+def run() -> Iterator[Callable[..., Program]]:
+    """Starts programs, which do not outlive the test."""
+    programs: list[Program] = []
+
+    def start(*arguments: Any, **options: Any) -> Program:
+        programs.append(Program(*arguments, **options))
+        return programs[-1]
+
+    yield start
+    for program in programs:
+        if program.process.poll() is None:
+            program.kill()
+
+
+WRITER = """
+import os, sys, hskv
+
+def tell(word):
+    os.write(1, word.encode() + b"\\n")
+
+url, name = sys.argv[1:]
+with hskv.connect(url) as store:
+    lease = store.lease("writer", ttl=0.5, max_skew=0.1, poll=0.01)
+    store["large:" + name] = "0 " * 10
+    tell("ready")
+    for number in range(1, 1_000_000):
+        store.incr("count:" + name)
+        tell("c")
+        store["large:" + name] = f"{number} " * (number % 7 * 30_000 + 10)
+        tell("l")
+        if lease.acquire(wait=False):
+            store.incr("guarded")
+            lease.release()
+"""
+
+
+class TestKilled:
+    """Leases of the killed are in tests/server/test_lease_races.py."""
+
+    def test_in_mid_write_leaves_whole_rows_and_no_lock(
+        self, hskv_store: Store, hskv_server: PrivateServer, run_sql: Sql, run: Any
+    ) -> None:
+        self.kill_some(4, hskv_store, hskv_server, run)
+        assert run_sql("CHECK TABLE kv EXTENDED")[-1][-1] == "OK"
+
+    @pytest.mark.stress
+    @pytest.mark.timeout(300)
+    def test_100_times_leaves_whole_rows_and_no_lock(
+        self, hskv_store: Store, hskv_server: PrivateServer, run_sql: Sql, run: Any
+    ) -> None:
+        acknowledged = unknown = 0
+        for _ in range(25):
+            counts = self.kill_some(4, hskv_store, hskv_server, run)
+            acknowledged += counts[0]
+            unknown += counts[1]
+        assert run_sql("CHECK TABLE kv EXTENDED")[-1][-1] == "OK"
+        print(
+            f"\n100 clients killed: {acknowledged:,} writes acknowledged, none lost; "
+            f"{unknown} were done and not yet heard of"
+        )
+
+    def kill_some(
+        self, count: int, store: Store, server: PrivateServer, run: Any
+    ) -> tuple[int, int]:
+        """How many of their writes were acknowledged, and how many done without that."""
+        writers = [run(WRITER, server.url, str(number)) for number in range(count)]
+        for writer in writers:
+            assert writer.line() == "ready"
+        acknowledged = done = 0
+        for number, writer in enumerate(writers):
+            time.sleep(random.uniform(0.05, 0.3))
+            told = writer.kill().split()
+            began = time.monotonic()
+            store["after"] = number
+            assert time.monotonic() - began < 2
+            acknowledged += told.count("c")
+            done += self.whole(store, number, told)
+        assert store.lease("writer", ttl=5, max_skew=0.1, poll=0.01).acquire(wait=5)
+        store.modify(">=", [""], "D", limit=1000)
+        return acknowledged, done - acknowledged
+
+    def whole(self, store: Store, number: int, told: list[str]) -> int:
+        """The count of a writer, which is right, as is the last value that it wrote."""
+        counted: int = store.get(f"count:{number}", 0)
+        assert told.count("c") <= counted + 1
+        words = store[f"large:{number}"].split()
+        assert set(words) == {words[0]}
+        assert len(words) == int(words[0]) % 7 * 30_000 + 10
+        assert told.count("l") <= int(words[0]) <= told.count("l") + 1
+        return counted
+
+
+class Throwing:
+    """Threads that call, each asking its own questions, while exceptions are thrown at them."""
+
+    def __init__(self, store: Store, threads: int) -> None:
+        self.calls = 0
+        self.caught = 0
+        self.errors: list[BaseException] = []
+        self.wrong: list[object] = []
+        self._store = store
+        self._stop = False
+        self._armed = [False] * threads
+        self._threads = [
+            threading.Thread(target=self._work, args=(number,)) for number in range(threads)
+        ]
+
+    def throw(self, times: int) -> None:
+        """Interrupt one of them, whatever it does, so many times."""
+        for thread in self._threads:
+            thread.start()
+        for _ in range(times):
+            self._throw(random.randrange(len(self._threads)))
+            time.sleep(random.uniform(0, 0.002))
+        self._stop = True
+        for thread in self._threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+    def _throw(self, number: int) -> None:
+        # One that has not caught the last one yet could meet the next while it does.
+        if not self._armed[number]:
+            return
+        self._armed[number] = False
+        thread = ctypes.c_ulong(self._threads[number].ident or 0)
+        kind = random.choice((KeyboardInterrupt, SystemExit))
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(kind))
+
+    def _work(self, number: int) -> None:
+        while not self._stop:
+            try:
+                self._armed[number] = True
+                self._call_on(number)
+                # For the last one to come, if it is under way.
+                time.sleep(0.1)
+            except (KeyboardInterrupt, SystemExit):
+                self.caught += 1
+            except exceptions.HandlerSocketError as error:
+                self.errors.append(error)
+
+    def _call_on(self, number: int) -> None:
+        key, counter, value = f"own{number}", f"n{number}", f"value {number}"
+        before = 0
+        while not self._stop:
+            self.calls += 3
+            if (seen := self._store.get(key)) != value:
+                self.wrong.append((key, seen))
+            if (counted := self._store.incr(counter)) <= before:
+                self.wrong.append((counter, counted, before))
+            before = counted
+            found = self._store.get_many([key, "none", "shared"])
+            if found != {key: value, "shared": "value"}:
+                self.wrong.append(found)
+
+
+def whole(store: Store, server: PrivateServer) -> None:
+    """Every place of both pools can be taken at once, and each gives the right answer."""
+    for side, counts in store.stats().items():
+        assert counts["size"] == counts["idle"], f"{side}: a channel was never given back"
+        assert counts["waiting"] == 0
+    with all_in_mid_request(store, server, CHANNELS):
+        pass
+
+
+SIGNALLED = """
+import json, signal, sys, hskv
+
+url, times, rounds = sys.argv[1], int(sys.argv[2]), 0
+armed, signals, caught, wrong = False, 0, 0, []
+
+def interrupt(number, frame):
+    global armed, signals
+    signals += 1
+    if armed:
+        armed = False
+        raise KeyboardInterrupt
+
+signal.signal(signal.SIGINT, interrupt)
+with hskv.connect(url, pool_size=4, pool_timeout=1) as store:
+    store["own"] = "value"
+    print("ready", flush=True)
+    while signals < times:
+        rounds += 1
+        try:
+            armed = True
+            seen = store.get("own"), store.incr("n") > 0, store.get_many(["own", "none"])
+            armed = False
+            if seen != ("value", True, {"own": "value"}):
+                wrong.append(repr(seen))
+        except KeyboardInterrupt:
+            caught += 1
+        except hskv.HandlerSocketError as error:
+            wrong.append(repr(error))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stats = store.stats()
+    print(json.dumps([stats, wrong[:5], caught, rounds]), flush=True)
+"""
+
+
+# What matters is the place in the pool that a lost channel had, not its socket.
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+class TestInterrupted:
+    def test_threads_at_any_point_leave_the_pool_whole_and_every_answer_right(
+        self, hskv_store: Store, hskv_server: PrivateServer
+    ) -> None:
+        self.throw_at_threads(1000, hskv_server)
+
+    @pytest.mark.stress
+    @pytest.mark.timeout(300)
+    def test_threads_20000_times(self, hskv_store: Store, hskv_server: PrivateServer) -> None:
+        thrown = self.throw_at_threads(20_000, hskv_server)
+        print(f"\n{thrown.caught:,} interrupts in {thrown.calls:,} calls of threads")
+
+    def throw_at_threads(self, times: int, server: PrivateServer) -> Throwing:
+        with hskv.connect(server.url, pool_size=CHANNELS, pool_timeout=1) as store:
+            store["shared"] = "value"
+            store.set_many({f"own{number}": f"value {number}" for number in range(8)})
+            throwing = Throwing(store, 8)
+            throwing.throw(times)
+            assert throwing.wrong == []
+            assert throwing.caught > times // 20
+            # A traceback may refer to itself, and to a channel.
+            gc.collect()
+            whole(store, server)
+            assert throwing.errors == []
+        return throwing
+
+    @pytest.mark.parametrize(
+        "where",
+        [
+            pytest.param("hskv.client.monotonic", id="with a channel in hand"),
+            pytest.param("hskv.transport.pool.monotonic", id="taking or giving back a channel"),
+        ],
+    )
+    def test_between_the_pool_and_the_exchange_leaves_the_pool_whole(
+        self,
+        hskv_server: PrivateServer,
+        hskv_store: Store,
+        monkeypatch: pytest.MonkeyPatch,
+        where: str,
+    ) -> None:
+        with hskv.connect(hskv_server.url, pool_size=CHANNELS, pool_timeout=0.2) as store:
+            store["own"] = store["own"] = "value"
+            for turn in range(4):
+                # At each look at the clock in turn: as good a point as any.
+                with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+                    patch.setattr(where, _interrupting(turn))
+                    assert store.get("own") == "value"
+            gc.collect()
+            assert store.get("own") == "value"
+            whole(store, hskv_server)
+
+    def test_main_thread_by_real_signals_leaves_the_pool_whole(
+        self, hskv_store: Store, hskv_server: PrivateServer, run: Any
+    ) -> None:
+        self.interrupt_a_program(1000, hskv_server, run)
+
+    @pytest.mark.stress
+    @pytest.mark.timeout(300)
+    def test_main_thread_by_20000_real_signals(
+        self, hskv_store: Store, hskv_server: PrivateServer, run: Any
+    ) -> None:
+        caught, rounds = self.interrupt_a_program(20_000, hskv_server, run)
+        print(f"\n{caught:,} signals in {3 * rounds:,} calls of a main thread")
+
+    def interrupt_a_program(self, times: int, server: PrivateServer, run: Any) -> tuple[int, int]:
+        program = run(SIGNALLED, server.url, str(times))
+        assert program.line() == "ready"
+        deadline = time.monotonic() + PROGRAM_SECONDS + times / 200
+        # Signals that meet in one moment are one.
+        while program.process.poll() is None and time.monotonic() < deadline:
+            program.send(signal.SIGINT)
+            time.sleep(random.uniform(0, 0.002))
+        # Python complains of those that meet it where it cannot raise them.
+        said, complaint = program.end()
+        assert program.process.returncode == 0, complaint
+        stats, wrong, caught, rounds = json.loads(said)
+        assert wrong == []
+        assert caught > times // 20
+        for side in stats.values():
+            assert side["size"] == side["idle"]
+        return caught, rounds
+
+
+def _interrupting(turn: int) -> Callable[[], float]:
+    """A clock whose look number `turn` is the moment of an interrupt."""
+    looks = iter(range(turn + 1))
+
+    def look() -> float:
+        if next(looks, None) == turn:
+            raise KeyboardInterrupt
+        return time.monotonic()
+
+    return look
+
+
+TIMED = """
+import json, signal, sys, time, hskv
+
+url, call, interval = sys.argv[1], sys.argv[2], float(sys.argv[3])
+signals, began = 0, time.monotonic()
+
+def count(number, frame):
+    global signals
+    signals += 1
+    if time.monotonic() > began + 2:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+signal.signal(signal.SIGALRM, count)
+store = hskv.connect(url, timeout=0.5, connect_timeout=0.5)
+if call != "connect":
+    store["own"] = store["own"] = 1
+    store["own"]
+print("ready", flush=True)
+sys.stdin.readline()
+began = time.monotonic()
+signal.setitimer(signal.ITIMER_REAL, interval, interval)
+try:
+    store.incr("own") if call == "write" else store.get("own")
+    error = None
+except hskv.HandlerSocketError as raised:
+    error = type(raised).__name__
+took = time.monotonic() - began
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(json.dumps([error, took, signals]), flush=True)
+"""
+
+
+class TestSignalled:
+    """Handlers that return: what was interrupted is begun anew, with its whole time out."""
+
+    @pytest.mark.parametrize(
+        ("call", "error"),
+        [
+            ("read", "RequestTimeoutError"),
+            ("write", "OutcomeUnknownError"),
+            ("connect", "ConnectionError"),
+        ],
+    )
+    def test_every_50_ms_a_call_to_a_frozen_server_still_ends_in_time(
+        self, hskv_store: Store, hskv_server: PrivateServer, run: Any, call: str, error: str
+    ) -> None:
+        program = run(TIMED, hskv_server.url, call, "0.05")
+        assert program.line() == "ready"
+        with frozen(hskv_server):
+            said, complaint = program.end()
+        assert complaint == ""
+        raised, took, signals = json.loads(said)
+        assert signals > 5
+        assert raised == error
+        # A read may be at connecting anew when its time is out.
+        allowed = 0.5 if call == "write" else 1.0
+        assert took < allowed + 1, f"{took:.1f} s"
+
+
+LEAVING = """
+import os, sys, threading, hskv
+
+url, wait = sys.argv[1], float(sys.argv[2])
+stores = [hskv.connect(url, pool_size=2, pool_timeout=5) for _ in range(2)]
+stores[0]["own"] = "value"
+name = f"leaving{os.getpid()}"
+leases = [store.lease(f"{name}:{n}", ttl=0.3, renew=True) for n, store in enumerate(stores)]
+for lease in leases:
+    lease.acquire()
+started = threading.Barrier(9)
+
+def work(number):
+    store = stores[number % 2]
+    started.wait()
+    while True:
+        store.get("own")
+        store.incr("n")
+
+for number in range(8):
+    threading.Thread(target=work, args=(number,), daemon=True).start()
+started.wait()
+print("ready", flush=True)
+sys.stdin.readline()
+threading.Event().wait(wait)
+"""
+
+
+class TestEndOfTheInterpreter:
+    @pytest.mark.parametrize("flags", [(), ("-W", "error")], ids=["", "warnings are errors"])
+    @pytest.mark.parametrize("wait", ["0", "0.2"])
+    def test_with_daemon_threads_in_calls_is_silent(
+        self,
+        hskv_store: Store,
+        hskv_server: PrivateServer,
+        run: Any,
+        flags: tuple[str, ...],
+        wait: str,
+    ) -> None:
+        programs = [run(LEAVING, hskv_server.url, wait, flags=flags) for _ in range(3)]
+        for program in programs:
+            assert program.line() == "ready"
+        for program in programs:
+            _, complaint = program.end()
+            assert (program.process.returncode, complaint) == (0, "")
+
+    def test_with_daemon_threads_that_wait_for_a_frozen_server_is_silent(
+        self, hskv_store: Store, hskv_server: PrivateServer, run: Any
+    ) -> None:
+        program = run(LEAVING, hskv_server.url, "0.2")
+        assert program.line() == "ready"
+        with frozen(hskv_server):
+            began = time.monotonic()
+            _, complaint = program.end()
+            assert time.monotonic() - began < 3
+        assert (program.process.returncode, complaint) == (0, "")
+
+
+CLOSED = "this client is closed: make a new one"
+
+
+class TestClosed:
+    """Threads whose store is closed meanwhile are in tests/server/test_threads.py."""
+
+    @pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+    def test_every_method_says_so_and_connects_no_more(
+        self, hskv_server: PrivateServer, hskv_store: Store, operation: Operation
+    ) -> None:
+        store = hskv.connect(hskv_server.url)
+        opened: Any = SimpleNamespace(
+            store=store, client=store.client, manager=store.manager, table="kv"
+        )
+        operation.prepare(opened)
+        store.close()
+        connects = {side: counts["connects"] for side, counts in store.stats().items()}
+        with pytest.raises(exceptions.HandlerSocketError) as caught:
+            operation.call(opened)
+        error: BaseException | None = caught.value
+        if isinstance(error, exceptions.BatchError):
+            assert (error.stored, error.unknown) == ((), ())
+            error = error.__cause__
+        assert isinstance(error, exceptions.ConnectionError)
+        assert not isinstance(error, exceptions.OutcomeUnknownError)
+        assert CLOSED in str(error)
+        for side, counts in store.stats().items():
+            assert counts["connects"] == connects[side] or counts["size"] == 0
+            assert counts["size"] == 0
+
+    def test_what_asks_the_server_nothing_still_works(
+        self, hskv_server: PrivateServer, hskv_store: Store
+    ) -> None:
+        store = hskv.connect(hskv_server.url)
+        lease = store.lease("closed")
+        assert lease.acquire()
+        store.close()
+        store.close()
+        store.client.close()
+        assert store.client.drain(0.1)
+        store.client.resume()
+        store.client.purge()
+        assert store.row_key("a") == b"a"
+        assert lease.held
+        assert {counts["size"] for counts in store.stats().values()} == {0}
+        for derived in (store.namespace("x:"), store.reserved(b"I")):
+            with pytest.raises(exceptions.ConnectionError, match=CLOSED):
+                derived.get("a")
+
+    def test_an_iterator_that_was_begun_says_so(
+        self, hskv_server: PrivateServer, hskv_store: Store
+    ) -> None:
+        hskv_store.set_many({str(number): number for number in range(3000)})
+        store = hskv.connect(hskv_server.url)
+        for begun in (iter(store), iter(store.items()), store.scan(batch=1)):
+            next(begun)
+        store.close()
+        with pytest.raises(exceptions.ConnectionError, match=CLOSED):
+            list(begun)
