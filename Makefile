@@ -19,9 +19,13 @@ demo: setup ## Show the store at work on a MariaDB of its own
 
 test: setup ## Run the unit and server tests, with coverage
 	@rm -f .coverage .coverage.*
-	$(PYTHON_IN_VENV) -m coverage run -m pytest -m "not stress" -n 2 --dist loadfile $(ARGS)
+	$(PYTHON_IN_VENV) -m coverage run -m pytest -m "not stress" -n 3 --dist loadfile $(ARGS)
 	@$(PYTHON_IN_VENV) -m coverage combine --quiet
 	@$(PYTHON_IN_VENV) tools/coverage.py
+
+test-python: setup ## Run the unit tests and faults with the codec in pure Python
+	HSKV_IMPL=python $(PYTHON_IN_VENV) -m pytest -m "not stress" -n 3 --dist loadfile tests/unit \
+		tests/faults/test_proxy.py tests/faults/test_stream.py $(ARGS)
 
 unit: setup ## Run the tests that need no server
 	$(PYTHON_IN_VENV) -m pytest -m unit $(ARGS)

@@ -1,21 +1,40 @@
-"""Builds the optional compiled codec, where its source and a compiler are there.
+"""Builds the optional compiled codec, `hskv_fast`, where there is a compiler.
 
-HSKV_WITHOUT_SPEEDUPS=1 leaves it out. A failure to compile is a warning for users, and an
-error where wheels are made (CIBUILDWHEEL=1): a wheel must not lack it in silence.
+HSKV_WITHOUT_SPEEDUPS=1 leaves it out. A failure to compile is a note for users, and an error
+where wheels are made (CIBUILDWHEEL=1): a wheel must not lack it in silence.
 """
 
 import os
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 WANTED = os.environ.get("HSKV_WITHOUT_SPEEDUPS", "0") in ("", "0")
 OPTIONAL = os.environ.get("CIBUILDWHEEL", "0") != "1"
 
-setup(
-    ext_modules=[
-        Extension(source.stem, [str(source)], optional=OPTIONAL)
-        for source in Path("hskv_fast").glob("*.pyx")
-        if WANTED
-    ],
+NOTE = """
+*** hskv was installed WITHOUT its compiled codec, hskv_fast: it could not be compiled. ***
+*** All works, in pure Python, more slowly. Install a C compiler and Python's headers   ***
+*** (Debian: gcc libc6-dev python3-dev), then install hskv again with --force-reinstall ***
+"""
+
+
+class BuildOrTell(build_ext):
+    """As setuptools does it; but what could not be built is told."""
+
+    def run(self) -> None:
+        super().run()
+        if not all(Path(self.get_ext_fullpath(one.name)).exists() for one in self.extensions):
+            print(NOTE, file=sys.stderr)
+
+
+CODEC = Extension(
+    "hskv_fast._codec",
+    ["hskv_fast/_codec.pyx"],
+    extra_compile_args=[] if sys.platform == "win32" else ["-O3"],
+    optional=OPTIONAL,
 )
+
+setup(ext_modules=[CODEC] if WANTED else [], cmdclass={"build_ext": BuildOrTell})

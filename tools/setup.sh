@@ -1,7 +1,7 @@
 #!/bin/sh
-# Prepares a machine for hskv: MariaDB with HandlerSocket from the system's packages, and a
-# virtual environment in .venv with hskv and its tools. Running it again is quick. Arguments are
-# more packages of the system to install, each with a program of the same name.
+# Prepares a machine for hskv: MariaDB with HandlerSocket and a C compiler from the system's
+# packages, and a virtual environment in .venv with hskv and its tools. Running it again is quick.
+# Arguments are more packages of the system to install, each with a program of the same name.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -20,7 +20,15 @@ have_mariadb() {
 
 have_venv() { "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 
+# For hskv_fast, which hskv can do without.
+have_compiler() {
+    command -v cc >/dev/null 2>&1 &&
+        "$python" -c 'import pathlib, sys, sysconfig
+sys.exit(not pathlib.Path(sysconfig.get_path("include"), "Python.h").exists())'
+}
+
 missing_packages() {
+    have_compiler || echo gcc libc6-dev python3-dev
     have_mariadb || echo mariadb-server
     have_venv || echo python3-venv
     for name in "$@"; do
@@ -60,7 +68,7 @@ check_python() {
 # The environment is made anew when it broke, or when the interpreter it came from went away.
 install_python_packages() {
     stamp=$venv/.hskv-installed
-    wanted=$(cat pyproject.toml setup.py tools/setup.sh | cksum)
+    wanted=$(cat pyproject.toml setup.py tools/setup.sh hskv_fast/*.pyx | cksum)
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted $PWD" ] && "$venv/bin/python" -c '' 2>/dev/null
     then
         return
@@ -68,6 +76,7 @@ install_python_packages() {
     say "Making the virtual environment $venv ..."
     "$python" -m venv --clear "$venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+    say "The codec in use: $("$venv/bin/python" -c 'import hskv; print(hskv.codec_implementation)')"
     printf '%s' "$wanted $PWD" >"$stamp"
 }
 

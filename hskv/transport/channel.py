@@ -178,9 +178,8 @@ class Channel:
             except BlockingIOError:
                 data = self._recv(_RECV_BYTES, deadline)
             # Nearly every reply comes whole and alone; only the others need the reader.
-            if data and data.find(b"\n") == len(data) - 1:
-                return decode_reply(data[:-1])
-            return self._receive(1, deadline, data)[0]
+            reply = decode_reply(data)
+            return self._receive(1, deadline, data)[0] if reply is None else reply
         except BaseException as error:
             self._break(error, sent)
             raise

@@ -17,6 +17,9 @@ _ESCAPED = {byte + 0x40: bytes([byte]) for byte in range(0x10)}
 _SLICE = 1 << 16
 # A longer line is decoded token by token, which is slower by a little and takes half the memory.
 _LARGE = 1 << 22
+# InnoDB has at most 1,017 columns; a list that repeats them may be longer.
+_COUNTS: dict[bytes | None, int] = {b"%d" % count: count for count in range(4097)}
+_LF = 0x0A
 
 
 def encode_tokens(tokens: Sequence[bytes | None]) -> bytes:
@@ -32,7 +35,8 @@ def encode_tokens(tokens: Sequence[bytes | None]) -> bytes:
 
 def encode_token(token: bytes) -> bytes:
     """One token, never NULL, as wire bytes."""
-    if len(token.translate(None, _CONTROL)) == len(token):
+    # Of bytes, and so a TypeError for all else.
+    if len(bytes.translate(token, None, _CONTROL)) == len(token):
         return token
     for byte, escape in _ESCAPES:
         token = token.replace(byte, escape)
@@ -53,6 +57,29 @@ def decode_tokens(line: bytes) -> list[bytes | None]:
     if 0x01 in line:
         tokens = [token and _unescape(token) for token in tokens]
     return tokens
+
+
+def decode_reply(
+    data: bytes,
+) -> tuple[bytes | None, int, list[tuple[bytes | None, ...]]] | None:
+    """The first token of a reply, the number of its columns, and the rest as rows of so many.
+
+    None where `data` is not one whole line with its LF. What is no "0" is followed by words: one
+    row. Raises ValueError for a malformed escape, and where columns and values do not fit.
+    """
+    if data.find(_LF) != len(data) - 1 or not data:
+        return None
+    code, *cells = decode_tokens(data[:-1])
+    columns = _COUNTS.get(cells[0]) if cells else None
+    if columns is None:
+        raise ValueError("a reply has no number of columns")
+    size = len(cells) - 1
+    if size == columns or code != b"0":
+        return code, columns, [tuple(cells[1:])] if size else []
+    if size % columns if columns else size:
+        raise ValueError("the values of a reply do not fit its columns")
+    starts = range(1, size + 1, columns or 1)
+    return code, columns, [tuple(cells[start : start + columns]) for start in starts]
 
 
 def _decode_large(line: bytes) -> list[bytes | None]:

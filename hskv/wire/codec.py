@@ -9,7 +9,9 @@ import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-__all__ = ["decode_tokens", "encode_token", "encode_tokens", "implementation"]
+__all__ = ["decode_reply", "decode_tokens", "encode_token", "encode_tokens", "implementation"]
+
+_Decoded = tuple[bytes | None, int, list[tuple[bytes | None, ...]]]
 
 _MODULES = {"cython": "hskv_fast", "python": "hskv.wire._codec"}
 
@@ -35,3 +37,4 @@ implementation, _module = _choose(os.environ.get("HSKV_IMPL") or None)
 encode_token: Callable[[bytes], bytes] = _module.encode_token
 encode_tokens: Callable[[Sequence[bytes | None]], bytes] = _module.encode_tokens
 decode_tokens: Callable[[bytes], list[bytes | None]] = _module.decode_tokens
+decode_reply: Callable[[bytes], _Decoded | None] = _module.decode_reply

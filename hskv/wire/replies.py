@@ -4,7 +4,7 @@ The outcome of one request is a list of rows, or an `OperationalError` that is a
 somebody raises it, so that a pipeline can hand out any mix of the two.
 """
 
-from typing import Final
+from typing import Final, cast
 
 from ..exceptions import (
     AuthenticationError,
@@ -19,7 +19,7 @@ from ..exceptions import (
     TableNotFoundError,
     TransactionAbortedError,
 )
-from .codec import decode_tokens
+from . import codec
 
 Row = tuple[bytes | None, ...]
 Reply = list[Row] | OperationalError
@@ -28,9 +28,7 @@ MAX_REPLY_BYTES: Final = 1 << 30
 """A reply line longer than this (1 GiB) is taken for nonsense."""
 
 _DIGITS: Final = b"0123456789"
-
-# InnoDB has at most 1,017 columns; a list that repeats them may be longer.
-_COUNTS: Final[dict[bytes | None, int]] = {b"%d" % count: count for count in range(4097)}
+_LF: Final = 0x0A
 
 # The words of the server -> what to raise, and what the user can do about it.
 _ERRORS: dict[tuple[int, str], tuple[type[OperationalError], str]] = {
@@ -134,23 +132,21 @@ class NoRows(list[Row]):
         self.columns = columns
 
 
-def decode_reply(line: bytes) -> Reply:
-    """One reply line, without its LF. Raises ProtocolError where it is no such thing."""
+def decode_reply(data: bytes) -> Reply | None:
+    """The reply that `data` is; None where it is not one whole line, with its LF.
+
+    Raises ProtocolError where it is no reply.
+    """
     try:
-        tokens = decode_tokens(line)
-        columns = _COUNTS[tokens[1]]
-    except (IndexError, KeyError, ValueError):
-        raise _nonsense(line) from None
-    if tokens[0] != b"0":
-        return _error(tokens, line)
-    size = len(tokens) - 2
-    if size == columns:
-        return [tuple(tokens[2:])] if size else NoRows(columns)
-    if size == 0:
-        return NoRows(columns)
-    if columns < 1 or size % columns:
-        raise _nonsense(line)
-    return [tuple(tokens[i : i + columns]) for i in range(2, size + 2, columns)]
+        decoded = codec.decode_reply(data)
+    except ValueError:
+        raise _nonsense(data) from None
+    if decoded is None:
+        return None
+    code, columns, rows = decoded
+    if code == b"0":
+        return rows or NoRows(columns)
+    return _error(code, rows, data)
 
 
 def modified_rows(rows: list[Row]) -> int:
@@ -226,19 +222,18 @@ class ReplyReader:
 
         Raises ProtocolError as soon as the bytes cannot become a reply.
         """
-        lines = data.split(b"\n")
-        lines[0] = self._joined(lines[0]) if len(lines) > 1 else lines[0]
-        rest = lines.pop()
-        if rest:
-            self._keep(rest)
-        return [decode_reply(line) for line in lines]
-
-    def _joined(self, end: bytes) -> bytes:
-        if not self._parts:
-            return end
-        line = b"".join([*self._parts, end])
-        self._parts, self._size = [], 0
-        return line
+        replies: list[Reply] = []
+        start = 0
+        while (end := data.find(_LF, start) + 1) > 0:
+            line = data[start:end]
+            if self._parts:
+                line = b"".join([*self._parts, line])
+                self._parts, self._size = [], 0
+            replies.append(cast(Reply, decode_reply(line)))
+            start = end
+        if start < len(data):
+            self._keep(data[start:])
+        return replies
 
     def _keep(self, rest: bytes) -> None:
         if not self._parts and rest[0] not in _DIGITS:
@@ -251,10 +246,10 @@ class ReplyReader:
             )
 
 
-def _error(tokens: list[bytes | None], line: bytes) -> OperationalError:
-    code, words = tokens[0], tokens[2:]
+def _error(code: bytes | None, rows: list[Row], data: bytes) -> OperationalError:
+    words = rows[0] if rows else ()
     if code not in (b"1", b"2", b"3") or None in words:
-        raise _nonsense(line)
+        raise _nonsense(data)
     reason = b" ".join(words).decode("ascii", "replace")  # type: ignore[arg-type]
     return operational_error(int(code), reason)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pymysql
 import pytest
@@ -84,7 +84,7 @@ class Wire:
         self.sock.sendall(lines.replace(" ", "\t").encode() + b"\n")
 
     def replies(self, count: int) -> list[Reply]:
-        return [decode_reply(self._lines.readline().removesuffix(b"\n")) for _ in range(count)]
+        return [cast(Reply, decode_reply(self._lines.readline())) for _ in range(count)]
 
     def ask(self, lines: str) -> list[Reply]:
         self.send(lines)

@@ -81,15 +81,67 @@ def test_any_line_gives_tokens_or_a_value_error(implementation: ModuleType, line
         assert len(tokens) == line.count(b"\t") + 1
 
 
+def outcome(name: str, function: str, *arguments: object) -> object:
+    try:
+        return repr(getattr(importlib.import_module(name), function)(*arguments))
+    except (ValueError, TypeError) as error:
+        return type(error)
+
+
 @given(line=st.binary() | st.lists(st.sampled_from(b"\x00\x01\t@OP")).map(bytes))
 def test_all_implementations_agree_on_any_line(line: bytes) -> None:
-    outcomes = set()
-    for name in MODULES:
-        try:
-            outcomes.add(tuple(importlib.import_module(name).decode_tokens(line)))
-        except ValueError:
-            outcomes.add(("ValueError",))
-    assert len(outcomes) == 1
+    assert len({outcome(name, "decode_tokens", line) for name in MODULES}) == 1
+
+
+@given(
+    head=st.sampled_from([b"", b"0", b"1", b"0\t", b"0\t1", b"0\t2\t", b"0\t0", b"2\t1\t"]),
+    line=st.binary() | st.lists(st.sampled_from(b"\x00\x01\t\n@OP0123")).map(bytes),
+    end=st.sampled_from([b"\n", b""]),
+)
+def test_all_implementations_agree_on_any_reply(head: bytes, line: bytes, end: bytes) -> None:
+    data = head + line + end
+    assert len({outcome(name, "decode_reply", data) for name in MODULES}) == 1
+
+
+@given(tokens=token_lists | st.lists(st.sampled_from([None, b"a", "a", 1])))
+def test_all_implementations_agree_on_any_tokens(tokens: list[object]) -> None:
+    assert len({outcome(name, "encode_tokens", tokens) for name in MODULES}) == 1
+
+
+@pytest.mark.parametrize("token", ["a", 1, None, bytearray(b"a")])
+def test_what_is_no_token_is_a_type_error(implementation: ModuleType, token: object) -> None:
+    with pytest.raises(TypeError):
+        implementation.encode_token(token)
+
+
+REPLIES = [
+    (b"0\t1\n", (b"0", 1, [])),
+    (b"0\t0\n", (b"0", 0, [])),
+    (b"0\t2\ta\t\x00\t\t\x01J\n", (b"0", 2, [(b"a", None), (b"", b"\n")])),
+    (b"\x00\t1\tx\n", (None, 1, [(b"x",)])),
+    (b"2\t1\n", (b"2", 1, [])),
+    (b"1\t1\tnew\twords\n", (b"1", 1, [(b"new", b"words")])),
+    (b"0\t4096" + b"\tx" * 8192 + b"\n", (b"0", 4096, [(b"x",) * 4096] * 2)),
+    (b"", None),
+    (b"0\t1", None),
+    (b"0\t1\n\n", None),
+    (b"0\t1\n0\t1\n", None),
+]
+NO_REPLIES = [
+    *(b"\n", b"0\n", b"0\t\n", b"0\tx\n", b"0\t01\n", b"0\t-1\n", b"0\t4097\n", b"0\t99999\n"),
+    *(b"0\t0\ta\n", b"0\t2\ta\n", b"0\t2\ta\tb\tc\n", b"0\t1\t\x01\n", b"\x01\t1\n", b"0\t\x01q\n"),
+]
+
+
+@pytest.mark.parametrize(("data", "meaning"), REPLIES, ids=lambda data: repr(data)[:20])
+def test_replies(implementation: ModuleType, data: bytes, meaning: object) -> None:
+    assert implementation.decode_reply(data) == meaning
+
+
+@pytest.mark.parametrize("data", NO_REPLIES, ids=repr)
+def test_what_is_no_reply_is_a_value_error(implementation: ModuleType, data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"reply|escape"):
+        implementation.decode_reply(data)
 
 
 def test_every_byte(implementation: ModuleType) -> None:

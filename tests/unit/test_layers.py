@@ -178,6 +178,7 @@ def test_importing_hskv_loads_nothing_outside_the_standard_library() -> None:
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
-    loaded = set(done.stdout.split())
+    # What Cython's modules have in common is a module too.
+    loaded = {name for name in done.stdout.split() if not name.startswith("_cython_")}
     assert "hskv" in loaded
     assert loaded - sys.stdlib_module_names - {"hskv", "hskv_fast"} == set()

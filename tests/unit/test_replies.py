@@ -34,7 +34,12 @@ FORMS: list[tuple[bytes, list[tuple[bytes | None, ...]]]] = [
 
 @pytest.mark.parametrize(("line", "rows"), FORMS, ids=[repr(line[:20]) for line, _ in FORMS])
 def test_success_gives_rows(line: bytes, rows: Reply) -> None:
-    assert decode_reply(line) == rows
+    assert decode_reply(line + b"\n") == rows
+
+
+@pytest.mark.parametrize("data", [b"", b"0\t1", b"0\t1\t\n\n", b"\n0\t1\n", b"0\t1\n0", b"0\t1\r"])
+def test_what_is_not_one_whole_line_is_left_to_the_reader(data: bytes) -> None:
+    assert decode_reply(data) is None
 
 
 @pytest.mark.parametrize(
@@ -64,19 +69,19 @@ def test_success_gives_rows(line: bytes, rows: Reply) -> None:
         b"2\t1\t\x00",
         b"0\t1\t\x01",
         b"0\t1\t\x01\x50",
-        b"J\x00\x00\x00\n5.5.5-10.11.6-MariaDB",
+        b"J\x00\x00\x00",
         b"HTTP/1.1 400 Bad Request",
     ],
     ids=repr,
 )
 def test_what_is_no_reply_is_a_protocol_error(line: bytes) -> None:
     with pytest.raises(ProtocolError, match="no reply of HandlerSocket"):
-        decode_reply(line)
+        decode_reply(line + b"\n")
 
 
 def test_a_protocol_error_shows_the_beginning_only() -> None:
     with pytest.raises(ProtocolError) as caught:
-        decode_reply(b"x" * 10_000)
+        decode_reply(b"x" * 10_000 + b"\n")
     assert "xxx" in str(caught.value)
     assert len(str(caught.value)) < 400
 
@@ -100,7 +105,7 @@ ALL = [*replies._ERRORS, (1, "151"), (1, "999"), (2, "newword"), (3, "new words"
 
 @pytest.mark.parametrize(("code", "reason"), ALL)
 def test_server_codes_become_exceptions(code: int, reason: str) -> None:
-    error = decode_reply(f"{code}\t1\t{reason}".encode())
+    error = decode_reply(f"{code}\t1\t{reason}\n".encode())
     assert isinstance(error, OperationalError)
     assert type(error) is KINDS.get((code, reason), OperationalError)
     assert (error.code, error.reason) == (code, reason)
@@ -120,7 +125,7 @@ def test_an_unknown_number_points_to_perror() -> None:
     [(b"2\t1", ""), (b"2\t1\ta\tb", "a b"), (b"1\t1\t\xff", "\N{REPLACEMENT CHARACTER}")],
 )
 def test_odd_words_of_an_error_are_kept(line: bytes, reason: str) -> None:
-    error = decode_reply(line)
+    error = decode_reply(line + b"\n")
     assert isinstance(error, OperationalError)
     assert error.reason == reason
 

@@ -1,0 +1,9 @@
+"""The compiled codec of hskv: the twin of `hskv.wire._codec`, which says what each function does.
+
+It has no policy and no socket, and imports nothing of hskv. An ImportError here means that it was
+not compiled when hskv was installed: hskv then runs in pure Python.
+"""
+
+from ._codec import decode_reply, decode_tokens, encode_token, encode_tokens
+
+__all__ = ["decode_reply", "decode_tokens", "encode_token", "encode_tokens"]

@@ -1,0 +1,247 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: freethreading_compatible=True
+"""Tokens to wire bytes and back; hskv/wire/_codec.py is the reference, with the same results."""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.list cimport PyList_Append
+from cpython.ref cimport Py_INCREF
+from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from libc.string cimport memchr, memcpy
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    #include <string.h>
+
+    #define ONES ((uint64_t)0x0101010101010101)
+    #define TOPS ((uint64_t)0x8080808080808080)
+
+    /* How many of n bytes are below 0x10: a loop that compilers turn into vectors. */
+    static size_t count_controls(const unsigned char *bytes, size_t n) {
+        size_t count = 0;
+        for (size_t i = 0; i < n; i++)
+            count += bytes[i] < 0x10;
+        return count;
+    }
+
+    static size_t count_escapes(const unsigned char *bytes, size_t n) {
+        size_t count = 0;
+        for (size_t i = 0; i < n; i++)
+            count += bytes[i] == 0x01;
+        return count;
+    }
+
+    /* Of eight bytes, the lowest that is marked by its top bit; 8 where none is. */
+    static inline int first_marked(uint64_t marks) {
+    #if defined(__GNUC__) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        return marks ? __builtin_ctzll(marks) >> 3 : 8;
+    #else
+        return marks ? 0 : 8;
+    #endif
+    }
+
+    /* `out` has room for n bytes and one more for each that is below 0x10. */
+    static void escape(const unsigned char *in, size_t n, unsigned char *out) {
+        const unsigned char *end = in + n;
+        while (in < end) {
+            if (end - in >= 8) {
+                uint64_t word;
+                memcpy(&word, in, 8);
+                /* The lowest mark is right; those above may come of its borrow. */
+                int clean = first_marked((word - ONES * 0x10) & ~word & TOPS);
+                /* Not more than `clean`: what follows may be the end of `out`. */
+                if (clean == 8) {
+                    memcpy(out, in, 8);
+                    in += 8, out += 8;
+                    continue;
+                }
+                for (; clean; clean--)
+                    *out++ = *in++;
+            }
+            if (*in < 0x10) {
+                *out++ = 0x01;
+                *out++ = *in++ + 0x40;
+            } else
+                *out++ = *in++;
+        }
+    }
+
+    /* `out` has room for n bytes less one for each 0x01; -1 for an escape that is none. */
+    static int unescape(const unsigned char *in, size_t n, unsigned char *out) {
+        const unsigned char *end = in + n;
+        while (in < end) {
+            if (end - in >= 8) {
+                uint64_t word;
+                memcpy(&word, in, 8);
+                word ^= ONES;
+                int clean = first_marked((word - ONES) & ~word & TOPS);
+                if (clean == 8) {
+                    memcpy(out, in, 8);
+                    in += 8, out += 8;
+                    continue;
+                }
+                for (; clean; clean--)
+                    *out++ = *in++;
+            }
+            if (*in != 0x01) {
+                *out++ = *in++;
+                continue;
+            }
+            /* A second 0x01 is no escape either, so that the count of them stays right. */
+            if (end - in < 2 || in[1] < 0x40 || in[1] > 0x4f)
+                return -1;
+            *out++ = in[1] - 0x40;
+            in += 2;
+        }
+        return 0;
+    }
+    """
+    size_t count_controls(const unsigned char *data, size_t n) nogil
+    size_t count_escapes(const unsigned char *data, size_t n) nogil
+    void escape(const unsigned char *data, size_t n, unsigned char *out) nogil
+    int unescape(const unsigned char *data, size_t n, unsigned char *out) nogil
+
+
+cdef inline const unsigned char *_start(bytes data) noexcept:
+    return <const unsigned char *> PyBytes_AS_STRING(data)
+
+
+def encode_token(token):
+    if not isinstance(token, bytes):
+        raise _no_token(token)
+    cdef bytes cell = <bytes> token
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(cell)
+    cdef size_t controls = count_controls(_start(cell), size)
+    if controls == 0:
+        return token
+    encoded = PyBytes_FromStringAndSize(NULL, size + controls)
+    escape(_start(cell), size, <unsigned char *> PyBytes_AS_STRING(encoded))
+    return encoded
+
+
+cdef object _no_token(object token):
+    return TypeError(f"a token is bytes or None, not {type(token).__name__}")
+
+
+def encode_tokens(tokens):
+    # A copy, since another thread could change a list meanwhile.
+    cdef tuple cells = tuple(tokens)
+    cdef Py_ssize_t size = len(cells) - 1 if cells else 0
+    cdef bytes cell
+    cdef unsigned char *out
+    for each in cells:
+        if each is None:
+            size += 1
+        elif isinstance(each, bytes):
+            cell = <bytes> each
+            size += PyBytes_GET_SIZE(cell) + count_controls(_start(cell), PyBytes_GET_SIZE(cell))
+        else:
+            raise _no_token(each)
+    encoded = PyBytes_FromStringAndSize(NULL, size)
+    out = <unsigned char *> PyBytes_AS_STRING(encoded)
+    cdef bint first = True
+    for each in cells:
+        if not first:
+            out[0] = c"\t"
+            out += 1
+        first = False
+        if each is None:
+            out[0] = 0
+            out += 1
+        else:
+            cell = <bytes> each
+            size = PyBytes_GET_SIZE(cell)
+            escape(_start(cell), size, out)
+            out += size + count_controls(_start(cell), size)
+    return encoded
+
+
+cdef object _token(const unsigned char *start, Py_ssize_t size):
+    if size == 1 and start[0] == 0:
+        return None
+    cdef size_t escapes = 0
+    # Most tokens have none: memchr says so soonest.
+    if memchr(start, 0x01, size) != NULL:
+        escapes = count_escapes(start, size)
+    if escapes == 0:
+        return PyBytes_FromStringAndSize(<const char *> start, size)
+    if escapes * 2 > <size_t> size:
+        raise _malformed()
+    token = PyBytes_FromStringAndSize(NULL, size - escapes)
+    if unescape(start, size, <unsigned char *> PyBytes_AS_STRING(token)) < 0:
+        raise _malformed()
+    return token
+
+
+cdef object _malformed():
+    return ValueError("malformed escape: 0x01 is not followed by 0x40 to 0x4f")
+
+
+cdef inline const unsigned char *_end(const unsigned char *start, const unsigned char *limit):
+    """The TAB after a token, or the end of the line."""
+    found = <const unsigned char *> memchr(start, c"\t", limit - start)
+    return limit if found == NULL else found
+
+
+def decode_tokens(bytes line not None):
+    cdef const unsigned char *start = _start(line)
+    cdef const unsigned char *limit = start + PyBytes_GET_SIZE(line)
+    cdef const unsigned char *end
+    cdef list tokens = []
+    while True:
+        end = _end(start, limit)
+        PyList_Append(tokens, _token(start, end - start))
+        if end == limit:
+            return tokens
+        start = end + 1
+
+
+def decode_reply(bytes data not None):
+    cdef const unsigned char *start = _start(data)
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+    cdef const unsigned char *limit = <const unsigned char *> memchr(start, c"\n", size)
+    if limit == NULL or limit != start + size - 1:
+        return None
+    cdef const unsigned char *end = _end(start, limit)
+    if end == limit:
+        raise ValueError("a reply has no number of columns")
+    code = _token(start, end - start)
+    start = end + 1
+    end = _end(start, limit)
+    cdef Py_ssize_t columns = _count(start, end - start)
+    cdef list rows = []
+    cdef tuple row
+    cdef Py_ssize_t column
+    if code != b"0":
+        if end != limit:
+            rows.append(tuple(decode_tokens(data[end + 1 - _start(data) : size - 1])))
+        return code, columns, rows
+    while end != limit:
+        if columns == 0:
+            raise ValueError("a reply of no columns has values")
+        row = PyTuple_New(columns)
+        for column in range(columns):
+            if end == limit:
+                raise ValueError("the last row of a reply lacks values")
+            start = end + 1
+            end = _end(start, limit)
+            cell = _token(start, end - start)
+            Py_INCREF(cell)
+            PyTuple_SET_ITEM(row, column, cell)
+        rows.append(row)
+    return code, columns, rows
+
+
+cdef Py_ssize_t _count(const unsigned char *start, Py_ssize_t size) except -1:
+    """Without leading zeros, and as far as the reference goes."""
+    cdef Py_ssize_t count = 0
+    cdef Py_ssize_t place
+    if 1 <= size <= 4 and (size == 1 or start[0] != c"0"):
+        for place in range(size):
+            if not c"0" <= start[place] <= c"9":
+                break
+            count = count * 10 + start[place] - c"0"
+        else:
+            if count <= 4096:
+                return count
+    raise ValueError("a reply has no number of columns")
