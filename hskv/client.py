@@ -331,7 +331,7 @@ class Client:
             reply = channel.call(index, body, deadline)
             # One look where there are rows, as mostly: the rest is for what is rarer.
             if type(reply) is not list or len(reply[0]) != len(index.columns):
-                checked_columns(reply, len(index.columns), or_one=effect is not Effect.READ)
+                _check_columns(reply, index, effect)
         except BaseException as error:
             reported = _lost(pool, channel, error, effect)
             if not isinstance(reported, ConnectionError):
@@ -404,16 +404,18 @@ class Client:
         try:
             replies = channel.call_many(calls, deadline)
             for (index, _), reply in zip(calls, replies, strict=True):
-                checked_columns(reply, len(index.columns), or_one=effect is not Effect.READ)
+                if type(reply) is not list or len(reply[0]) != len(index.columns):
+                    _check_columns(reply, index, effect)
         except BaseException as error:
             reported = _lost(pool, channel, error, effect)
             if reported is error:
                 raise
             raise reported from error
-        _give_back(pool, channel, replies)
-        for reply in replies:
-            if isinstance(reply, TransactionAbortedError):
-                raise reply
+        refused = [reply for reply in replies if isinstance(reply, OperationalError)]
+        _give_back(pool, channel, refused)
+        for refusal in refused:
+            if isinstance(refusal, TransactionAbortedError):
+                raise refusal
         return replies
 
     def _longest_timeout(self, effect: Effect) -> float:
@@ -630,6 +632,12 @@ def _info(
         requests=len(calls),
         error=error,
     )
+
+
+def _check_columns(reply: Reply, index: Index, effect: Effect) -> None:
+    # A number answers many a write, so that this is where most of them come by.
+    if effect is Effect.READ or type(reply) is not list or len(reply[0]) != 1:
+        checked_columns(reply, len(index.columns), or_one=effect is not Effect.READ)
 
 
 def _give_back(pool: _Side, channel: Channel, replies: Sequence[Reply]) -> None:

@@ -17,6 +17,7 @@ from ..wire.codec import encode_token, encode_tokens
 from ..wire.replies import Reply, checked_columns, modified_rows
 from ..wire.requests import Filter, In
 from .table import Table
+from .values import Kind
 from .verbs import (
     COLUMNS,
     Add,
@@ -27,10 +28,13 @@ from .verbs import (
     DeleteExpired,
     DeleteRange,
     Find,
+    Found,
     Insert,
+    Inserts,
     Outcome,
     Scan,
     Update,
+    Updates,
     Verb,
     Where,
     live,
@@ -38,6 +42,9 @@ from .verbs import (
 
 # Columns to filter by, of every index; the value, a BLOB, cannot be compared.
 _FILTER_COLUMNS: Final[tuple[Column, ...]] = ("kind", "expires", "number", "version", "key")
+
+_COUNT: Final[tuple[Column, ...]] = ("number", "version")
+_ONE: Final[list[Row]] = [(b"1",)]
 
 # (index, body, effect, what the rows of its reply mean)
 _Request = tuple[Index, bytes, Effect, Callable[[list[Row]], Outcome]]
@@ -63,6 +70,18 @@ class HandlerSocketExecutor:
             self._kind_index = self._index(("kind",))
             alive = [(self._filters[column], operation) for column, operation, _ in live(0)]
             self._live_find = requests.find_template(alive)
+            self._item_index = self._index(("key", "value", "number", "kind"))
+            self._row_index = self._index(COLUMNS[1:])
+            self._replacing = requests.find_modify_template("U", (), (b"%b", *[b"%d"] * 4))
+            self._inserting = requests.insert_template((b"%b", b"%b", *[b"%d"] * 4))
+            self._count_index = self._index(_COUNT)
+            counter = (self._filters["kind"], "="), *alive
+            self._adding = {
+                comparison: requests.find_modify_template(
+                    "+?", [*counter, (self._filters["number"], comparison)], (b"%d", b"1")
+                )
+                for comparison in ("<=", ">=")
+            }
 
     def find_value(self, key: bytes, now: int) -> list[Row]:
         """The (value, number, kind) of a live row, or nothing: `Find` of one key, made quick.
@@ -77,12 +96,44 @@ class HandlerSocketExecutor:
         body = self._live_find % (encode_token(key), now)
         return self._client.call(self._kind_index, body, Effect.READ)
 
+    def find_items(self, keys: Sequence[bytes], now: int) -> list[Row]:
+        """The (key, value, number, kind) of the live rows of at most `MAX_IN` keys."""
+        key, limit, in_ = _keys(keys)
+        body = requests.find("=", key, limit, 0, in_, self._conditions(live(now)))
+        return self._client.call(self._item_index, body, Effect.READ)
+
+    def replace(
+        self, key: bytes, value: bytes, number: int, kind: int, version: int, expires: int
+    ) -> bool:
+        """`Update` of every column of a row but its key, made quick; says whether there was one.
+
+        Raises what the server says against it, as does `count`.
+        """
+        cells = (encode_token(key), encode_token(value), number, kind, version, expires)
+        rows = self._client.call(self._row_index, self._replacing % cells, Effect.WRITE_ROW)
+        return rows == _ONE or modified_rows(rows) > 0
+
+    def count(self, key: bytes, now: int, amount: int, comparison: str, bound: int) -> int | None:
+        """Add to a live integer that is <= or >= a bound; what it was, None where there is none.
+
+        `Add`, made quick; the version goes up by one.
+        """
+        body = self._adding[comparison] % (encode_token(key), Kind.INTEGER, now, bound, amount)
+        rows = self._client.call(self._count_index, body, Effect.WRITE_ROW)
+        try:
+            found = cast(Found, _rows(_COUNT)(rows))
+        except ProtocolError as error:
+            raise failure(error, Effect.WRITE_ROW) from error
+        return int(found[0][0]) if found else None
+
     def execute(self, verbs: Sequence[Verb]) -> list[Outcome]:
         """Carry out verbs in one packet; errors of the server are outcomes.
 
         Raises ConnectionError, OutcomeUnknownError where a write's reply was lost, and
         TransactionAbortedError where the server undid the packet.
         """
+        if isinstance(verbs[0], (Updates, Inserts)):
+            return self._execute_many(verbs[0])
         requested = [_BUILDERS[type(verb)](self, verb) for verb in verbs]
         if len(requested) == 1:
             index, body, effect, _ = requested[0]
@@ -104,6 +155,27 @@ class HandlerSocketExecutor:
             ]
         except ProtocolError as error:
             raise failure(error, effect) from error
+
+    def _execute_many(self, verb: Updates | Inserts) -> list[Outcome]:
+        index, template = self._row_index, self._replacing
+        if isinstance(verb, Inserts):
+            index, template = self._index(COLUMNS), self._inserting
+        calls = [
+            (index, template % (encode_token(key), encode_token(value), *numbers))
+            for key, value, *numbers in verb.rows
+        ]
+        effect = Effect.WRITE_ROW if len(calls) == 1 else Effect.WRITE
+        replies = self._client.call_many(calls, effect)
+        if isinstance(verb, Inserts):
+            return [reply if isinstance(reply, OperationalError) else True for reply in replies]
+        return [
+            1
+            if reply == _ONE
+            else reply
+            if isinstance(reply, OperationalError)
+            else modified_rows(reply)
+            for reply in replies
+        ]
 
     def _index(self, columns: tuple[Column, ...]) -> Index:
         index = self._indexes.get(columns)

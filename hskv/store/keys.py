@@ -6,6 +6,7 @@ no items: NUL, a letter for what they are, the prefix, NUL, a name.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, Final
 
@@ -46,11 +47,11 @@ class Keys(ABC):
     def reserved(self, letter: bytes, name: str | bytes) -> bytes:
         """The row key of something that is no item. UnsupportedError on most mapped tables."""
 
-    def row_keys(self, keys: Iterable[Any]) -> list[bytes]:
-        """The row keys of several keys, each once, in the order given."""
+    def row_keys(self, keys: Iterable[Any]) -> dict[bytes, Any]:
+        """The row keys of several keys, each once, in the order given, and what they stand for."""
         if isinstance(keys, (str, bytes)):
             raise TypeError(f"keys is an iterable of keys, not one {type(keys).__name__}")
-        return list(dict.fromkeys([self.row_key(key) for key in keys]))
+        return {self.row_key(key): key for key in keys}
 
 
 class TextKeys(Keys):
@@ -85,6 +86,22 @@ class TextKeys(Keys):
                 f"{self._key_bytes}: shorten or hash it"
             )
         raise ValueError("an empty key, or one that begins with NUL, is reserved")
+
+    def row_keys(self, keys: Iterable[Any]) -> dict[bytes, Any]:
+        """As `Keys.row_keys`."""
+        if isinstance(keys, (str, bytes)):
+            return super().row_keys(keys)
+        keys = list(keys)
+        if self.type is str and {str}.issuperset(map(type, keys)):
+            # Checked as a whole, which is a third of the cost; what fails is told one by one.
+            with suppress(UnicodeEncodeError):
+                encoded = list(map(str.encode, keys))
+                if self.prefix:
+                    encoded = [self.prefix + key for key in encoded]
+                longest = max(map(len, encoded), default=0)
+                if longest <= self._key_bytes and min(encoded, default=_FIRST) >= _FIRST:
+                    return dict(zip(encoded, keys, strict=True))
+        return super().row_keys(keys)
 
     def key(self, row_key: bytes) -> Any:
         """As `Keys.key`."""

@@ -26,9 +26,11 @@ from .verbs import (
     Find,
     Found,
     Insert,
+    Inserts,
     Outcome,
     Row,
     Update,
+    Updates,
     Verb,
     Where,
     dead,
@@ -60,8 +62,8 @@ Plan = Generator[list[Verb], list[Outcome], Result]
 Clock = Callable[[], int]
 
 
-def set_row(row: Row) -> Plan[None]:
-    """Store a row, whatever was there.
+def set_row(row: Row, *, missing: bool = False) -> Plan[None]:
+    """Store a row, whatever was there; `missing`: an update has just found none.
 
     Each request that can apply the row is sent alone, so it is applied exactly once: an insert
     and an update in one packet could both apply it, and the second would undo what another
@@ -69,9 +71,11 @@ def set_row(row: Row) -> Plan[None]:
     """
     duplicate: OperationalError | None = None
     for _ in range(ROUNDS):
-        (updated,) = yield [Update(row.key, (), *row.changes())]
-        if good(updated):
-            return
+        if not missing:
+            (updated,) = yield [Update(row.key, (), *row.changes())]
+            if good(updated):
+                return
+        missing = False
         (inserted,) = yield [Insert(row)]
         if not isinstance(inserted, DuplicateKeyError):
             good(inserted)
@@ -159,31 +163,40 @@ class Bounds(NamedTuple):
         """True when a counter may become `number` by adding `amount`."""
         return number <= self.ceiling if amount >= 0 else number >= self.floor
 
-    def condition(self, amount: int) -> Condition | None:
-        """What the counter must be for `amount` to be admitted; None where nothing would do.
+    def furthest(self, amount: int) -> tuple[str, int] | None:
+        """How the counter must compare for `amount` to be admitted; None where nothing would do.
 
         The server cuts an operand to 64 bits, and would take a bound beyond them for met.
         """
         furthest = self.ceiling - amount if amount >= 0 else self.floor - amount
         if not INT64_MIN <= furthest <= INT64_MAX:
             return None
-        return Condition("number", "<=" if amount >= 0 else ">=", furthest)
+        return "<=" if amount >= 0 else ">=", furthest
 
 
-def increment(row: Row, amount: int, bounds: Bounds, now: Clock) -> Plan[int | None]:
+UNBOUNDED: Final = Bounds()
+
+
+def increment(
+    row: Row, amount: int, bounds: Bounds, now: Clock, tried: int | None = None
+) -> Plan[int | None]:
     """Add to a live integer, or store `row`, whose number is the first value.
+
+    `tried` is when an addition has just found none.
 
     The new value; None where `bounds` refuse it (then nothing changed). Raises TypeError on a
     live row of another kind, OverflowError past 64 bits. One round trip on a live integer.
     """
-    condition = bounds.condition(amount)
+    furthest = bounds.furthest(amount)
     for _ in range(ROUNDS):
-        at = now()
-        if condition:
-            where = (Condition("kind", "=", Kind.INTEGER), *live(at), condition)
+        at = now() if tried is None else tried
+        if furthest and tried is None:
+            integer, within = Condition("kind", "=", Kind.INTEGER), Condition("number", *furthest)
+            where = (integer, *live(at), within)
             (added,) = yield [Add(row.key, where, ("number", "version"), (amount, 1))]
             if rows := found(added):
                 return int(rows[0][0]) + amount
+        tried = None
         if bounds.admit(row.number, amount):
             outcomes = yield _take_over(row, at, ("kind", "number"))
             if _took(outcomes):
@@ -314,9 +327,7 @@ def _stored(
         return []
     chosen = [rows[position] for position in positions]
     progress.sent = set(positions)
-    outcomes = yield [
-        Insert(row) if insert else Update(row.key, (), *row.changes()) for row in chosen
-    ]
+    outcomes = yield [Inserts(chosen) if insert else Updates(chosen)]
     missed, error = [], None
     progress.sent = set()
     for position, outcome in zip(positions, outcomes, strict=True):

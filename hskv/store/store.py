@@ -16,6 +16,7 @@ from ..client import Client
 from ..exceptions import (
     BatchError,
     HandlerSocketError,
+    KeyMismatchError,
     OperationalError,
     OutcomeUnknownError,
     UnsupportedError,
@@ -27,9 +28,9 @@ from .expiry import DEFAULT, KEEP, Keep, TtlOrDefault, TtlOrKeep, checked, expir
 from .handlersocket import HandlerSocketExecutor
 from .keys import Keys, ReservedKeys, keys_of
 from .lease import Lease
-from .mapped import Executor, MappedExecutor
+from .mapped import MappedExecutor, StoreExecutor
 from .mapping import MISSING, Missing, TableMapping
-from .plans import Bounds, Plan, Progress, Readable
+from .plans import UNBOUNDED, Bounds, Plan, Progress, Readable
 from .ratelimit import Fail, LimiterRows, RateLimiter, StrategyName
 from .serializers import Serializer
 from .table import NEVER, Table
@@ -316,12 +317,16 @@ class KeyValueStore(TableMapping[K, V]):
         True
         """
         row = self._row(key, value, ttl)
-        plan = plans.keep_row(row, self._now) if ttl is KEEP else plans.set_row(row)
         try:
-            self._write(row, plan)
+            if ttl is KEEP:
+                self._run(plans.keep_row(row, self._now))
+            elif not self._executor.replace(*row):
+                self._run(plans.set_row(row, missing=True))
         except OutcomeUnknownError as error:
+            error.version = row.version
             if not (resolve and self._is_there(row, error)):
                 raise
+        self._after_writes(1)
 
     def add(self, key: K, value: V, ttl: TtlOrDefault = DEFAULT) -> bool:
         """Store a value where the key is missing; was it stored? Atomic, one round trip.
@@ -440,11 +445,14 @@ class KeyValueStore(TableMapping[K, V]):
         >>> store.get_many(["b", "a", "c"])
         {'b': 2, 'a': 1}
         """
+        asked = self._keys.row_keys(keys)
         found: dict[K, V] = {}
-        for chunk in _chunks(self._keys.row_keys(keys)):
-            where = live(self._now())
-            for row in cast(Found, self._do(Find(chunk, _ITEM, where))):
-                found[self._key(row[0])] = self._loads(*row[1:])
+        for chunk in _chunks(list(asked)):
+            rows = self._executor.find_items(chunk, self._now())
+            try:
+                found |= self._values.loads_items(cast(Found, rows), asked)
+            except KeyError as error:
+                raise _another_key(error.args[0]) from None
         return found
 
     def set_many(
@@ -467,14 +475,14 @@ class KeyValueStore(TableMapping[K, V]):
         self._expires(ttl)
         # Another store is gone through as it is sent: its items may change meanwhile.
         if isinstance(items, Mapping) and not isinstance(items, TableMapping):
-            for key in items:
-                self._row_key(key)
             batch: _Batch[K] = _Batch(items)
-            pairs: Iterable[tuple[K, V]] = items.items()
+            row_keys = self._keys.row_keys(items)
+            pairs: Iterable[tuple[bytes, V]] = zip(row_keys, items.values(), strict=True)
         else:
             batch = _Batch()
-            pairs = batch.taken(items.items() if isinstance(items, Mapping) else items)
-        rows = (self._row(key, value, ttl) for key, value in pairs)
+            taken = batch.taken(items.items() if isinstance(items, Mapping) else items)
+            pairs = ((self._row_key(key), value) for key, value in taken)
+        rows = self._rows(pairs, ttl)
         try:
             for packet in plans.packets(rows):
                 batch.begin(len(packet))
@@ -494,7 +502,7 @@ class KeyValueStore(TableMapping[K, V]):
         >>> store.delete_many(["a", "b", "c"])
         2
         """
-        row_keys = self._keys.row_keys(keys)
+        row_keys = list(self._keys.row_keys(keys))
         batch: _Batch[K] = _Batch(map(self._key, row_keys))
         count = 0
         try:
@@ -564,7 +572,7 @@ class KeyValueStore(TableMapping[K, V]):
         >>> store.incr("visits"), store.incr("visits", 10), store.incr("visits", ceiling=11)
         (1, 11, None)
         """
-        bounds = Bounds() if ceiling is None else Bounds(ceiling=_bound("ceiling", ceiling))
+        bounds = UNBOUNDED if ceiling is None else Bounds(ceiling=_bound("ceiling", ceiling))
         return self._increment(key, amount, initial, ttl, bounds)
 
     @overload
@@ -597,7 +605,7 @@ class KeyValueStore(TableMapping[K, V]):
         (0, None, 0)
         """
         _check_int64("amount", amount)
-        bounds = Bounds() if floor is None else Bounds(floor=_bound("floor", floor))
+        bounds = UNBOUNDED if floor is None else Bounds(floor=_bound("floor", floor))
         return self._increment(key, -amount, initial, ttl, bounds)
 
     def get_or_set(self, key: K, factory: Callable[[], V], ttl: TtlOrDefault = DEFAULT) -> V:
@@ -881,10 +889,14 @@ class KeyValueStore(TableMapping[K, V]):
         self._need("kind", "counting")
         _check_int64("amount", amount)
         _check_int64("initial", initial)
-        first = Stored(Kind.INTEGER, initial + amount, b"")
-        expires = self._expires(_not_keep(ttl, "a counter"))
-        row = self._stored_row(self._row_key(key), first, expires)
-        return self._write(row, plans.increment(row, amount, bounds, self._now))
+        row_key, expires = self._row_key(key), self._expires(_not_keep(ttl, "a counter"))
+        at, furthest = self._now(), bounds.furthest(amount)
+        before = self._executor.count(row_key, at, amount, *furthest) if furthest else None
+        if before is not None:
+            self._after_writes(1)
+            return before + amount
+        row = self._stored_row(row_key, (Kind.INTEGER, initial + amount, b""), expires)
+        return self._write(row, plans.increment(row, amount, bounds, self._now, at))
 
     def _now(self) -> int:
         return now_ms(self._clock)
@@ -899,12 +911,22 @@ class KeyValueStore(TableMapping[K, V]):
         row_key, stored = self._row_key(key), self._values.dumps(value)
         return self._stored_row(row_key, stored, self._expires(ttl))
 
+    def _rows(self, pairs: Iterable[tuple[bytes, V]], ttl: TtlOrDefault) -> Iterator[Row]:
+        dumps, version = self._values.dumps, _versions.getrandbits
+        ends = self._expires(ttl) != NEVER
+        for row_key, value in pairs:
+            kind, number, data = dumps(value)
+            expires = self._expires(ttl) if ends else NEVER
+            yield Row(row_key, data, number, kind, version(62), expires)
+
     def _stored_row(self, row_key: bytes, stored: Stored, expires: int) -> Row:
         # 62 bits: a counter's version goes up by 1 and must never wrap.
-        version = _versions.getrandbits(62)
-        return Row(row_key, stored.value, stored.number, stored.kind, version, expires)
+        kind, number, value = stored
+        return Row(row_key, value, number, kind, _versions.getrandbits(62), expires)
 
     def _expires(self, ttl: TtlOrKeep) -> int:
+        if ttl is DEFAULT and self._default_ttl is None:
+            return NEVER
         seconds = self._default_ttl if ttl in (DEFAULT, KEEP) else checked(ttl)
         if seconds is not None:
             self._need("expires", "ttl")
@@ -1107,7 +1129,7 @@ def _table(table: Table | str | None, name: str | None) -> Table:
     return Table(table or name or "kv")
 
 
-def _executor(client: Client, table: Table, key_type: type) -> Executor:
+def _executor(client: Client, table: Table, key_type: type) -> StoreExecutor:
     executor = HandlerSocketExecutor(client, table)
     if table.whole and key_type is not int:
         return executor
@@ -1148,6 +1170,13 @@ def _bound(name: str, value: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is an int, not {type(value).__name__}")
     return min(max(value, INT64_MIN), INT64_MAX)
+
+
+def _another_key(row_key: bytes | None) -> KeyMismatchError:
+    return KeyMismatchError(
+        f"the server answered for the key {row_key!r}, which was not asked for: the key column is "
+        "not VARBINARY, or the reply was damaged on its way"
+    )
 
 
 def _chunks(keys: list[bytes]) -> Iterator[list[bytes]]:

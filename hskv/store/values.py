@@ -5,15 +5,15 @@ them; everything else goes through a serializer. The kind column says which it w
 """
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from ..exceptions import SerializationError, ValueTooLargeError
 from ..wire.requests import INT64_MAX, INT64_MIN
 from .serializers import Serializer, always_readable, serializer_of
 from .table import Table
-from .verbs import Condition, Where
+from .verbs import Condition, Found, Where
 
 
 class Kind(IntEnum):
@@ -34,13 +34,13 @@ class Kind(IntEnum):
 
 COMPRESSED: Final = 16
 
+# As plain integers: to look one up in an Enum costs as much as to encode a short text.
+_TEXT: Final = Kind.TEXT.value
+_INTEGER: Final = Kind.INTEGER.value
 
-class Stored(NamedTuple):
-    """A value as three columns hold it."""
 
-    kind: int
-    number: int
-    value: bytes
+Stored = tuple[int, int, bytes]
+"""A value as the columns kind, number and value hold it."""
 
 
 class Values(Protocol):
@@ -52,6 +52,8 @@ class Values(Protocol):
     def dumps(self, value: object) -> Stored: ...  # noqa: D102 the implementations say it
 
     def loads(self, value: bytes, number: bytes, kind: bytes) -> Any: ...  # noqa: D102 as above
+
+    def loads_items(self, rows: Found, keys: Mapping[bytes, Any]) -> dict[Any, Any]: ...  # noqa: D102 as above
 
     def reads(self, kind: int) -> bool: ...  # noqa: D102 as above
 
@@ -114,9 +116,9 @@ class KindValues:
         """
         kind = type(value)
         if kind is str:
-            return self._stored(Kind.TEXT, _text(value))  # type: ignore[arg-type]
+            return self._stored(_TEXT, _text(value))  # type: ignore[arg-type]
         if kind is int and INT64_MIN <= value <= INT64_MAX and self._table.number:  # type: ignore[operator]
-            return Stored(Kind.INTEGER, value, b"")  # type: ignore[arg-type]
+            return _INTEGER, value, b""  # type: ignore[return-value]
         if isinstance(value, (bytes, bytearray, memoryview)):
             return self._stored(Kind.BYTES, bytes(value))
         return self._stored(self._serializer.kind, _serialized(self._serializer, value))
@@ -128,7 +130,7 @@ class KindValues:
                 kind, value = kind + COMPRESSED, compressed
         if len(value) > self._value_bytes:
             raise _too_large(value, self._value_bytes)
-        return Stored(kind, 0, value)
+        return kind, 0, value
 
     def loads(self, value: bytes, number: bytes, kind: bytes) -> Any:
         """The Python value of a row. Raises SerializationError where it cannot be read."""
@@ -143,7 +145,21 @@ class KindValues:
         except SerializationError:
             raise
         except Exception as error:  # a serializer may raise anything
-            raise SerializationError(f"a stored value cannot be read: {error!r}") from error
+            raise _unreadable(error) from error
+
+    def loads_items(self, rows: Found, keys: Mapping[bytes, Any]) -> dict[Any, Any]:
+        """The values of rows of (key, value, number, kind), by what `keys` has for theirs.
+
+        KeyError for a row of another key; else as `loads`.
+        """
+        try:
+            # Text is so frequent that it is read here, without a call for each.
+            return {
+                keys[key]: value.decode() if kind == b"1" else self.loads(value, number, kind)
+                for key, value, number, kind in rows
+            }
+        except UnicodeDecodeError as error:
+            raise _unreadable(error) from error
 
 
 class RawValues:
@@ -180,7 +196,11 @@ class RawValues:
             data = _text(value) if isinstance(value, str) else bytes(value)  # type: ignore[call-overload]
         if len(data) > self._table.value_bytes:
             raise _too_large(data, self._table.value_bytes)
-        return Stored(0, 0, data)
+        return 0, 0, data
+
+    def loads_items(self, rows: Found, keys: Mapping[bytes, Any]) -> dict[Any, Any]:
+        """As `KindValues.loads_items`."""
+        return {keys[key]: self.loads(value, number, kind) for key, value, number, kind in rows}
 
     def loads(self, value: bytes, number: bytes, kind: bytes) -> Any:
         """The Python value of a row. Raises SerializationError where it cannot be read."""
@@ -189,7 +209,11 @@ class RawValues:
                 return self._serializer.loads(value)
             return value.decode() if self._type is str else value
         except Exception as error:  # a serializer may raise anything
-            raise SerializationError(f"a stored value cannot be read: {error!r}") from error
+            raise _unreadable(error) from error
+
+
+def _unreadable(error: Exception) -> SerializationError:
+    return SerializationError(f"a stored value cannot be read: {error!r}")
 
 
 def _serialized(serializer: Serializer, value: object) -> bytes:

@@ -1,4 +1,4 @@
-"""What a store asks of its table: eight verbs, each atomic on the server.
+"""What a store asks of its table: eight verbs, each atomic on the server, and two of many rows.
 
 Columns go by what they mean (key, value, number, kind, version, expires), whatever a table
 calls them. The outcome of a verb is a value; an error of the server is an outcome too.
@@ -88,6 +88,21 @@ class Update(NamedTuple):
     returning: bool = False
 
 
+class Updates(NamedTuple):
+    """Set every column but the key of many rows, each by itself: an `Update` of each.
+
+    The one verb of its packet, whose outcomes are those of the rows.
+    """
+
+    rows: Sequence[Row]
+
+
+class Inserts(NamedTuple):
+    """Many new rows, each by itself: an `Insert` of each, as `Updates` else."""
+
+    rows: Sequence[Row]
+
+
 class Add(NamedTuple):
     """Add integers to columns of one row. Outcome: the row of those columns before, or none."""
 
@@ -131,9 +146,17 @@ class DeleteExpired(NamedTuple):
     where: Where = ()
 
 
-Verb = Find | Scan | Insert | Update | Add | Delete | DeleteRange | DeleteExpired
+Many = Updates | Inserts
+Verb = Find | Scan | Insert | Update | Add | Delete | DeleteRange | DeleteExpired | Many
 Outcome = Found | int | OperationalError
 """Rows, a count, or what the server said against it (True, of Insert, counts as 1)."""
+
+
+def each(verb: Many) -> list[Verb]:
+    """The verbs that a verb of many rows stands for."""
+    if isinstance(verb, Inserts):
+        return [Insert(row) for row in verb.rows]
+    return [Update(row.key, (), *row.changes()) for row in verb.rows]
 
 
 def live(now: int) -> Where:

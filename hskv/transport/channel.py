@@ -143,7 +143,7 @@ class Channel:
         if self._cooperative:
             return self._cooperatively_gone()
         # A quarter of the cost of a recv that raises.
-        return self.closed or bool(self._poll.poll(0))
+        return bool(self._poll.poll(0))
 
     def _cooperatively_gone(self) -> bool:
         # gevent waits in spite of MSG_DONTWAIT.
@@ -190,7 +190,10 @@ class Channel:
         Indexes not yet opened here are opened in the same write. Errors as in `call`.
         """
         opened: dict[Index, bytes] = {}
-        lines = [self._request(index, body, opened) for index, body in calls]
+        try:
+            lines = [self._ids[index] + body for index, body in calls]
+        except KeyError:
+            lines = [self._request(index, body, opened) for index, body in calls]
         lines[:0] = [index.open_line(int(number)) for index, number in opened.items()]
         replies = self._exchange(b"".join(lines), len(lines), deadline)
         if not opened:

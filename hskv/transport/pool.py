@@ -95,9 +95,14 @@ class ChannelPool:
                 channel = self._idle.pop()
             except IndexError:
                 return self._acquire_slowly()
-            if monotonic() - channel.last_used < self._peek_after:
+            now = monotonic()
+            unused = now - channel.last_used
+            if unused < self._peek_after or (
+                unused < self._max_idle and now < channel.expires and not channel.gone()
+            ):
                 channel.holder = self
                 return channel
+            # The next one, then, and this one to its end.
             if self._usable(channel):
                 channel.holder = self
                 return channel

@@ -21,6 +21,10 @@ _FIND_TOKENS: Final = {operation: operation.encode() for operation in FIND_OPERA
 _MODIFY_TOKENS: Final = {operation: operation.encode() for operation in MODIFY_OPERATIONS}
 _FILTER_TOKENS: Final = {operation: operation.encode() for operation in FILTER_OPERATIONS}
 
+_FIND_ONE: Final = {
+    operation: b"\t%b\t1\t%%b\t1\t0\n" % token for operation, token in _FIND_TOKENS.items()
+}
+
 _FIRST: Final = (b"1", b"0")
 
 NOTHING: Final = b"\t=\t0\n"
@@ -96,6 +100,10 @@ def find(
     filters: Sequence[Filter] = (),
 ) -> bytes:
     """A find, without the index id. With `in_` the limit must be at least its length."""
+    if limit == 1 and offset == 0 and len(key) == 1 and in_ is None and not filters:
+        template, value = _FIND_ONE.get(operation), key[0]
+        if template is not None and value is not None:
+            return template % encode_token(value)
     return encode_tokens(_find(operation, key, limit, offset, in_, filters)) + b"\n"
 
 
@@ -108,13 +116,21 @@ def find_template(filters: Sequence[tuple[int, str]]) -> bytes:
     return _by_key(filters) + b"\n"
 
 
-def find_modify_template(modify_operation: str, filters: Sequence[tuple[int, str]]) -> bytes:
+def find_modify_template(
+    modify_operation: str, filters: Sequence[tuple[int, str]], values: Sequence[bytes] = (b"%b",)
+) -> bytes:
     """A change of one row by a key of one part, to be filled by `%`.
 
-    It takes the encoded key, an integer for each filter (column, operation), and the encoded
-    tokens of the values.
+    It takes the encoded key, an integer for each filter (column, operation), and what the formats
+    of `values` take: encoded tokens, joined by TAB (%b), or integers (%d).
     """
-    return _by_key(filters) + b"\t" + _MODIFY_TOKENS[modify_operation] + b"\t%b\n"
+    line = [_by_key(filters), _MODIFY_TOKENS[modify_operation], *values]
+    return b"\t".join(line) + b"\n"
+
+
+def insert_template(values: Sequence[bytes]) -> bytes:
+    """An insert to be filled by `%`, with the formats of its values, as in a change."""
+    return b"\t".join([b"", b"+", _count(values, "value"), *values]) + b"\n"
 
 
 def _by_key(filters: Sequence[tuple[int, str]]) -> bytes:

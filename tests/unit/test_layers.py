@@ -179,6 +179,6 @@ def test_importing_hskv_loads_nothing_outside_the_standard_library() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     # What Cython's modules have in common is a module too.
-    loaded = {name for name in done.stdout.split() if not name.startswith("_cython_")}
+    loaded = {name for name in done.stdout.split() if "cython_" not in name}
     assert "hskv" in loaded
     assert loaded - sys.stdlib_module_names - {"hskv", "hskv_fast"} == set()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hskv.exceptions import SerializationError, ValueTooLargeError
 from hskv.store.expiry import checked, expires_ms, now_ms
 from hskv.store.table import NEVER, Table
-from hskv.store.values import COMPRESSED, Kind, KindValues, RawValues, Stored
+from hskv.store.values import COMPRESSED, Kind, KindValues, RawValues
 from hskv.store.verbs import Condition
 
 json_values = st.recursive(
@@ -63,7 +63,7 @@ def test_a_value_comes_back_the_same_and_of_the_same_type(value: Any) -> None:
     ],
 )
 def test_kinds(value: object, kind: Kind) -> None:
-    assert dumps(value).kind == kind
+    assert dumps(value)[0] == kind
 
 
 def test_true_does_not_come_back_as_one() -> None:
@@ -121,15 +121,15 @@ class Upper:
 class TestSerializers:
     def test_a_row_says_by_which_it_is_read(self) -> None:
         stored = {name: KindValues(Table(), name).dumps([1]) for name in ("msgpack", "pickle")}
-        assert {name: one.kind for name, one in stored.items()} == {"msgpack": 4, "pickle": 5}
+        assert {name: kind for name, (kind, _, _) in stored.items()} == {"msgpack": 4, "pickle": 5}
         both = KindValues(Table(), also_read=["pickle"])
-        for one in stored.values():
-            assert both.loads(one.value, b"0", b"%d" % one.kind) == [1]
+        for kind, _, data in stored.values():
+            assert both.loads(data, b"0", b"%d" % kind) == [1]
 
     def test_a_pickle_is_not_read_unless_it_was_chosen(self) -> None:
-        stored = KindValues(Table(), "pickle").dumps({1})
+        _, _, data = KindValues(Table(), "pickle").dumps({1})
         with pytest.raises(SerializationError, match="kind 5"):
-            loads(stored.value, b"0", b"5")
+            loads(data, b"0", b"5")
 
     def test_msgpack_holds_what_json_does_not(self) -> None:
         assert through({1: [b"x", None]}, KindValues(Table(), "msgpack")) == {1: [b"x", None]}
@@ -141,7 +141,7 @@ class TestSerializers:
 
     def test_whatever_one_raises_is_a_serialization_error(self) -> None:
         values = KindValues(Table(), Upper())
-        assert values.dumps(None) == Stored(6, 0, b"NONE")
+        assert values.dumps(None) == (6, 0, b"NONE")
         with pytest.raises(SerializationError, match="LookupError"):
             through(None, values)
 
@@ -154,7 +154,7 @@ class TestSerializers:
 
     def test_integers_go_through_it_where_there_is_no_number_column(self) -> None:
         values = KindValues(Table(number=None))
-        assert values.dumps(5).kind == Kind.JSON
+        assert values.dumps(5)[0] == Kind.JSON
         assert through(5, values) == 5
 
     @pytest.mark.parametrize("chosen", ["json", "msgpack", "pickle", Upper(15)])
@@ -174,25 +174,25 @@ class TestCompression:
 
     @pytest.mark.parametrize("value", ["x" * 4_000, b"x" * 4_000, ["x" * 4_000]])
     def test_a_large_value_is_compressed(self, value: Any) -> None:
-        stored = self.values.dumps(value)
-        assert stored.kind >= COMPRESSED
-        assert len(stored.value) < 100
+        kind, _, data = self.values.dumps(value)
+        assert kind >= COMPRESSED
+        assert len(data) < 100
         assert through(value, self.values) == value
-        assert through(value, self.values) == loads(stored.value, b"0", b"%d" % stored.kind)
+        assert through(value, self.values) == loads(data, b"0", b"%d" % kind)
 
     @pytest.mark.parametrize("value", ["x" * 9, bytes(range(200))])
     def test_one_that_is_small_or_does_not_shrink_is_not(self, value: Any) -> None:
-        assert self.values.dumps(value).kind < COMPRESSED
+        assert self.values.dumps(value)[0] < COMPRESSED
 
     def test_what_grows_beyond_the_column_is_not_read(self) -> None:
-        bomb = KindValues(Table(), compress_min_bytes=1).dumps(b"\x00" * 10_000_000)
+        kind, _, data = KindValues(Table(), compress_min_bytes=1).dumps(b"\x00" * 10_000_000)
         with pytest.raises(SerializationError, match="larger than 5000 bytes"):
-            self.values.loads(bomb.value, b"0", b"%d" % bomb.kind)
+            self.values.loads(data, b"0", b"%d" % kind)
 
     def test_what_is_cut_short_is_not_read(self) -> None:
-        stored = self.values.dumps("x" * 4_000)
+        _, _, data = self.values.dumps("x" * 4_000)
         with pytest.raises(SerializationError, match="cut short"):
-            self.values.loads(stored.value[:-3], b"0", b"17")
+            self.values.loads(data[:-3], b"0", b"17")
 
     def test_a_threshold_below_zero_is_refused(self) -> None:
         with pytest.raises(ValueError, match="compress_min_bytes"):
@@ -213,7 +213,7 @@ class TestRawValues:
 
     def test_or_all_go_through_a_serializer(self) -> None:
         values = RawValues(self.table, None, "json")
-        assert values.dumps("x") == Stored(0, 0, b'"x"')
+        assert values.dumps("x") == (0, 0, b'"x"')
         assert through(b"x".decode(), values) == "x"
         with pytest.raises(SerializationError):
             values.loads(b"{", b"0", b"0")
