@@ -37,7 +37,9 @@ stress: ## Run the long tests; installs stunnel too
 bench-setup: ## Install redis and memcached too, to measure beside
 	@tools/setup.sh redis-server memcached
 
-bench: setup ## Measure hskv beside a raw socket loop, in one run
+bench: bench-setup ## Measure hskv beside raw loops, pymemcache, redis-py and SQL clients
+	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -e '.[pictures]'
+	@tools/mysqlclient.sh $(PYTHON_IN_VENV)
 	@$(PYTHON_IN_VENV) -m benchmarks.bench $(ARGS)
 
 bench-expiry: setup ## Measure what the cull and the purge of expired rows cost

@@ -1,257 +1,274 @@
-"""hskv beside a raw socket loop that sends the same bytes, in one run on one core.
+"""hskv, raw socket loops, pymemcache, redis-py and SQL clients, measured in one run.
 
-Every case is measured in turns with its raw loop, on the same server. A ratio is the median over
-rounds of (time of the loop / time of hskv): 1.00 is the loop, lower is slower. Bare times say
-little and are shown only for orientation.
+Every client is a process of its own. They are measured in turns, in random order, each round; a
+ratio is the median over rounds of (time of the raw loop with the store's bytes / time of the
+client): 1.00 is that loop, more is faster. Bare times say little: another machine, or another
+hour of this one, has others.
 """
 
 import argparse
-import itertools
+import json
+import os
 import platform
-import socket
+import random
 import statistics
+import subprocess
 import sys
-import time
-import timeit
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import partial
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import hskv
-from benchmarks.pinning import on_one_core
-from hskv.client import Index
+from benchmarks.contenders import CONTENDERS, Place
+from benchmarks.peers import memcached_server, redis_server
+from benchmarks.pinning import on_cores
+from benchmarks.report import Table, write
 from hskv.mariadb import PrivateServer
-from hskv.store.values import Kind
-from hskv.transport.address import Address, load_settings
-from hskv.transport.channel import Channel
-from hskv.transport.pool import ChannelPool
-from hskv.wire import requests
-from hskv.wire.requests import Filter, In
 
-Action = Callable[[], object]
+BASE = "raw loop, same bytes"
+ROOT = Path(__file__).parents[1]
+SINGLE = ("get", "set", "incr")
+MANY = ("get_many(100)", "set_many(100), existing", "set_many(100), new")
+LARGE = ("get, 10 KB text", "get, 10 KB random", "get, 1 MB text", "get, 1 MB random")
+# How many calls of each make a round of some tens of milliseconds.
+CALLS = {**dict.fromkeys(SINGLE, 1_000), **dict.fromkeys(MANY, 40), MANY[2]: 20}
+CALLS |= {LARGE[0]: 300, LARGE[1]: 300, LARGE[2]: 20, LARGE[3]: 20}
+FINDS_ONLY = ("hskv Client.find", "hskv Client.find, pure Python")
+IN_BATCHES_ONLY = ("redis-py pipeline",)
+LOADERS = ("hskv store", "hskv store, pure Python", "redis-py", "pymemcache PooledClient")
+WRITERS = ("raw loop, same bytes", "hskv store", "redis-py", "PyMySQL", "mysqlclient")
+THREADED = (BASE, "hskv store", "pymemcache PooledClient", "redis-py", "PyMySQL")
 
-KEYS = [f"key:{number:05}" for number in range(2_000)]
-BATCH = KEYS[:100]
-VALUE = "x" * 100
-COLUMNS = ("k", "v", "n", "kind", "version", "expires")
-FILTERS = ("kind", "expires", "n", "version", "k")
-NEVER = 2**63 - 1
-
-
-@dataclass
-class Case:
-    """One operation: hskv's call, and the loop that sends the same bytes."""
-
-    name: str
-    ours: Action
-    raw: Action
-    calls: int
-    times: dict[str, list[float]] = field(default_factory=lambda: {"ours": [], "raw": []})
-
-    def measure(self) -> None:
-        """One round: both, each in microseconds a call."""
-        for name, action in (("raw", self.raw), ("ours", self.ours)):
-            started = time.perf_counter()
-            for _ in range(self.calls):
-                action()
-            self.times[name].append((time.perf_counter() - started) / self.calls * 1e6)
-
-    @property
-    def ratio(self) -> float:
-        """Median over the rounds of the loop's time by ours."""
-        pairs = zip(self.times["raw"], self.times["ours"], strict=True)
-        return statistics.median(raw / ours for raw, ours in pairs)
+Times = dict[str, dict[str, list[dict[str, float]]]]
+"""By operation and client: what each round took."""
 
 
-class RawLoop:
-    """A socket and prebuilt bytes: what no client can beat."""
+class Client:
+    """The process of a client."""
 
-    def __init__(self, address: Address, secret: str, indexes: list[Index]) -> None:
-        if address.path:
-            self.sock = socket.socket(socket.AF_UNIX)
-            self.sock.connect(address.path)
-        else:
-            self.sock = socket.create_connection((address.host, address.port))
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        lines = [requests.auth(secret.encode())]
-        lines += [index.open_line(number) for number, index in enumerate(indexes)]
-        self.send(b"".join(lines), len(lines))
-
-    def send(self, packet: bytes, replies: int) -> bytes:
-        """One exchange, its replies counted by their line ends."""
-        self.sock.send(packet)
-        data = self.sock.recv(1 << 16)
-        while data.count(b"\n") < replies:
-            more = self.sock.recv(1 << 16)
-            if not more:
-                raise SystemExit("the server hung up on the raw loop")
-            data += more
-        return data
-
-    def action(self, *packets: bytes, replies: int = 1) -> Action:
-        """An exchange of the packets in turn, the success of the first checked."""
-        reply = self.send(packets[0], replies)
-        if not all(line.startswith(b"0\t") for line in reply.splitlines()):
-            raise SystemExit(f"the raw loop failed: {reply[:200]!r}")
-        following = itertools.cycle(packets).__next__
-        if replies > 1:
-            return lambda: self.send(following(), replies)
-        send, recv = self.sock.send, self.sock.recv
-
-        def exchange() -> None:
-            send(following())
-            while data := recv(1 << 16):
-                if data.endswith(b"\n"):
-                    return
-            raise SystemExit("the server hung up on the raw loop")
-
-        return exchange
-
-
-def live(now: int) -> Filter:
-    """The filter that every read of a store carries."""
-    return Filter(FILTERS.index("expires"), ">", b"%d" % now)
-
-
-def update(key: str, version: int) -> bytes:
-    """What a store sends to set a key; the server writes nothing where the version is the same."""
-    row = [VALUE.encode(), b"0", b"1", b"%d" % version, b"%d" % NEVER]
-    return b"2" + requests.find_modify("=", [key.encode()], "U", row)
-
-
-def cases(server: PrivateServer, rounds_calls: int) -> Iterator[Case]:
-    """All cases on a server, each checked to work before it is measured."""
-    store = hskv.connect(server.url)
-    client = store.client
-    store.set_many(dict.fromkeys(KEYS, VALUE))
-    store["counter"] = 0
-    found = client.open("kv", ["v", "n", "kind"], filter_columns=FILTERS)
-    items = client.open("kv", ["k", "v", "n", "kind"], filter_columns=FILTERS)
-    changes = client.open("kv", COLUMNS[1:], filter_columns=FILTERS)
-    counter = client.open("kv", ["n", "version"], filter_columns=FILTERS)
-    pairs = client.open("kv", ["k", "v"])
-    indexes = [found, items, changes, counter, pairs]
-    read = RawLoop(client.settings.readers[0], server.secret, indexes)
-    write = RawLoop(client.settings.writers[0], server.write_secret, indexes)
-    now, key = int(time.time() * 1000), KEYS[7]
-    encoded: list[bytes | None] = [name.encode() for name in BATCH]
-
-    plain = b"0" + requests.find("=", [key.encode()])
-    yield Case(
-        "Client.find, 100 B",
-        lambda: client.find(found, "=", [key.encode()]),
-        read.action(plain),
-        rounds_calls,
-    )
-    manager = hskv.Manager.over(client)
-    yield Case(
-        "Manager.get, 100 B",
-        lambda: manager.get("hskv", "kv", ["k", "v"], key),
-        read.action(b"4" + requests.find("=", [key.encode()])),
-        rounds_calls,
-    )
-    timed = b"0" + requests.find("=", [key.encode()], filters=[live(now)])
-    yield Case("store.get, 100 B", lambda: store.get(key), read.action(timed), rounds_calls)
-    many = b"1" + requests.find("=", [b""], 100, 0, In(0, encoded), [live(now)])
-    yield Case(
-        "store.get_many(100)",
-        lambda: store.get_many(BATCH),
-        read.action(many),
-        max(rounds_calls // 20, 1),
-    )
-    versions = (2**61, 2**61 + 1)
-    yield Case(
-        "store.set, existing",
-        lambda: store.set(key, VALUE),
-        write.action(*(update(key, version) for version in versions)),
-        rounds_calls,
-    )
-    packets = [b"".join(update(name, version) for name in BATCH) for version in versions]
-    values = dict.fromkeys(BATCH, VALUE)
-    yield Case(
-        "store.set_many(100), existing",
-        lambda: store.set_many(values),
-        write.action(*packets, replies=100),
-        max(rounds_calls // 20, 1),
-    )
-    room = [
-        Filter(FILTERS.index("kind"), "=", b"%d" % Kind.INTEGER),
-        live(now),
-        Filter(FILTERS.index("n"), "<=", b"%d" % (NEVER - 1)),
-    ]
-    add = b"3" + requests.find_modify("=", [b"counter"], "+?", [b"1", b"1"], filters=room)
-    yield Case("store.incr", lambda: store.incr("counter"), write.action(add), rounds_calls)
-
-
-def run(tcp: bool, rounds: int, calls: int, console: Console) -> list[Case]:
-    """Measure all cases over one transport."""
-    options = {"innodb_flush_log_at_trx_commit": 2}
-    with PrivateServer(tcp=tcp, options=options) as server, on_one_core(server.pid):
-        measured = list(cases(server, calls))
-        name = "TCP" if tcp else "unix sockets"
-        for _ in track(range(rounds), f"{name}, {rounds} rounds", console=console):
-            for case in measured:
-                case.measure()
-    return measured
-
-
-def pool_microseconds(server: PrivateServer, peek_after: float) -> float:
-    """An uncontended acquire and release, the best of several rounds."""
-    settings = load_settings(server.url)
-    connect = partial(
-        Channel, settings.readers[0], settings.secret, {}, connect_timeout=2.0, timeout=5.0
-    )
-    pool = ChannelPool(connect, size=1, timeout=1.0, peek_after=peek_after)
-    acquire, release = pool.acquire, pool.release
-    calls = 50_000
-    try:
-        spent = timeit.repeat(
-            lambda: release(acquire()), timer=time.process_time, number=calls, repeat=9
+    def __init__(self, name: str, place: Place) -> None:
+        self.name = name
+        implementation = "python" if name.endswith("pure Python") else "cython"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        if name.startswith("hskv"):
+            environment["HSKV_IMPL"] = implementation
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.worker", name, json.dumps(place._asdict())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
         )
-        return min(spent) / calls * 1e6
+        self._answer()
+
+    def ask(self, request: Any) -> None:
+        """Begin something."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.name} ended")
+        return json.loads(line)
+
+    def answer(self) -> Any:
+        """What came of it."""
+        return self._answer()
+
+    def measure(self, **request: Any) -> dict[str, float]:
+        """One round."""
+        self.ask(request)
+        measured: dict[str, float] = self._answer()
+        return measured
+
+    def end(self) -> None:
+        """Let it end."""
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait(30)
+
+
+def can(name: str, operation: str) -> bool:
+    """True where the client has such an operation."""
+    if name in FINDS_ONLY:
+        return operation.startswith("get") and "many" not in operation
+    if name in IN_BATCHES_ONLY:
+        return "many" in operation
+    return True
+
+
+@contextmanager
+def servers(*, tcp: bool, flush: int) -> Iterator[tuple[Place, list[int | None]]]:
+    """All three, and their processes."""
+    with ExitStack() as stack:
+        options: dict[str, str | int | None] = {"innodb_flush_log_at_trx_commit": flush}
+        mariadb = stack.enter_context(PrivateServer(tcp=tcp, options=options))
+        redis = stack.enter_context(redis_server(tcp=tcp, always_durable=flush == 1))
+        memcached = stack.enter_context(memcached_server(tcp=tcp))
+        place = Place(
+            mariadb.url,
+            mariadb.sql,
+            f"unix://{redis.path}" if redis.path else f"redis://127.0.0.1:{redis.port}/0",
+            memcached.path or f"127.0.0.1:{memcached.port}",
+        )
+        yield place, [mariadb.pid, redis.pid, memcached.pid]
+
+
+@contextmanager
+def clients(names: Sequence[str], place: Place) -> Iterator[dict[str, Client]]:
+    """Their processes, and the rows that they read."""
+    started = {name: Client(name, place) for name in names}
+    try:
+        for name in LOADERS:
+            if name in started:
+                started[name].ask("load")
+                started[name].answer()
+        yield started
     finally:
-        pool.close()
+        for client in started.values():
+            client.end()
 
 
-def show(name: str, measured: list[Case], console: Console) -> None:
-    """A table of ratios."""
-    table = Table("", "ratio", "hskv us", "raw loop us", title=f"hskv beside a raw loop, {name}")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for case in measured:
-        medians = (statistics.median(case.times[side]) for side in ("ours", "raw"))
-        table.add_row(case.name, f"{case.ratio:.2f}", *(f"{median:.1f}" for median in medians))
-    console.print(table)
+def measured(
+    title: str,
+    operations: Sequence[str],
+    names: Sequence[str],
+    rounds: int,
+    *,
+    tcp: bool = False,
+    flush: int = 2,
+    cores: int = 1,
+    console: Console,
+) -> Times:
+    """Each operation of each client, in turns."""
+    times: Times = defaultdict(lambda: defaultdict(list))
+    with (
+        servers(tcp=tcp, flush=flush) as (place, pids),
+        on_cores(cores, *pids),
+        clients(names, place) as started,
+    ):
+        for operation in track(operations, title, console=console):
+            able = [name for name in names if can(name, operation)]
+            for _ in range(rounds):
+                for name in random.sample(able, len(able)):
+                    calls = CALLS[operation]
+                    one = started[name].measure(operation=operation, calls=calls)
+                    times[operation][name].append(one)
+    return times
+
+
+def crowds(rounds: int, console: Console) -> tuple[Times, Times]:
+    """Gets by 1, 4 and 16 threads of a process, and by 1, 2 and 4 processes, on all cores."""
+    threads: Times = defaultdict(lambda: defaultdict(list))
+    processes: Times = defaultdict(lambda: defaultdict(list))
+    with servers(tcp=False, flush=2) as (place, _), ExitStack() as stack:
+        started = [stack.enter_context(clients(THREADED, place)) for _ in range(4)]
+        for _ in track(range(rounds), "threads and processes", console=console):
+            for name in random.sample(THREADED, len(THREADED)):
+                for count in (1, 4, 16):
+                    one = started[0][name].measure(operation="get", calls=2_000, threads=count)
+                    threads[f"get, {count} threads"][name].append(one)
+                for count in (1, 2, 4):
+                    crowd = [some[name] for some in started[:count]]
+                    for client in crowd:
+                        client.ask({"operation": "get", "calls": 1_000})
+                    answers = [client.answer() for client in crowd]
+                    together = {
+                        # All of them together do so many calls in the time of one.
+                        "wall": statistics.mean(one["wall"] for one in answers) / count,
+                        "cpu": statistics.mean(one["cpu"] for one in answers),
+                    }
+                    processes[f"get, {count} processes"][name].append(together)
+    return threads, processes
+
+
+def versions() -> dict[str, str]:
+    """What was measured, and on what."""
+    found = {
+        name: metadata.version(name)
+        for name in ("pymemcache", "redis", "hiredis", "PyMySQL", "mysqlclient", "limits")
+        if _installed(name)
+    }
+    for program, argument in (("mariadbd", "--version"), ("redis-server", "-v")):
+        path = os.pathsep.join((os.environ["PATH"], "/usr/sbin"))
+        done = subprocess.run(
+            [program, argument], capture_output=True, text=True, env={"PATH": path}, check=False
+        )
+        found[program] = done.stdout.strip()
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "hskv": f"{hskv.__version__}, commit {commit}",
+        "Python": platform.python_version(),
+        "machine": f"{_model()}, {os.cpu_count()} CPUs, Linux {platform.release()}",
+        **found,
+    }
+
+
+def _installed(name: str) -> bool:
+    try:
+        metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "?")
 
 
 def main() -> None:
-    """Run, over unix sockets and TCP."""
+    """Run all of it, show it, and write it where it is wanted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--calls", type=int, default=2_000, help="of a single request, per round")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--write", type=Path, help="a directory for tables, JSON and charts")
+    parser.add_argument("--only", default="", help="a part of the titles of the runs wanted")
     arguments = parser.parse_args()
     console = Console()
-    console.print(
-        f"hskv {hskv.__version__}, codec {hskv.codec_implementation}, Python "
-        f"{platform.python_version()}, pinned to one core, innodb_flush_log_at_trx_commit=2"
-    )
-    for tcp in (False, True):
-        measured = run(tcp, arguments.rounds, arguments.calls, console)
-        show("TCP" if tcp else "unix sockets", measured, console)
-    with PrivateServer() as server, on_one_core(server.pid):
-        reader, writer = (pool_microseconds(server, peek_after) for peek_after in (1.0, 0.0))
-    console.print(
-        f"acquire and release of a pool: {reader:.2f} us; of writers, which are asked each time "
-        f"whether the server is still there: {writer:.2f} us"
-    )
+    names = [name for name in CONTENDERS if name != "mysqlclient" or _installed(name)]
+    if hskv.codec_implementation == "python":
+        console.print("hskv_fast is not compiled here: what is called hskv is pure Python")
+        names = [name for name in names if not name.startswith("hskv") or "pure" in name]
+    batch = (*SINGLE, *MANY)
+    plans: dict[str, dict[str, Any]] = {
+        "one core, unix sockets, flush 2": {"operations": (*batch, *LARGE), "names": names},
+        "one core, TCP, flush 2": {"operations": batch, "names": names, "tcp": True},
+        "two cores, unix sockets, flush 2": {"operations": batch, "names": names, "cores": 2},
+        "one core, unix sockets, flush 1 (redis: appendfsync always)": {
+            "operations": ("set", "incr", *MANY[1:]),
+            "names": [name for name in names if name in WRITERS],
+            "flush": 1,
+        },
+    }
+    tables = []
+    for title, plan in plans.items():
+        if arguments.only in title:
+            times = measured(title, rounds=arguments.rounds, console=console, **plan)
+            tables.append(Table(title, BASE, times))
+    if arguments.only in "threads and processes":
+        for title, times in zip(
+            ("threads of one process, all cores", "processes, all cores"),
+            crowds(arguments.rounds, console),
+            strict=True,
+        ):
+            tables.append(Table(title, BASE, times))
+    for table in tables:
+        console.print(*table.rich(), sep="\n")
+    if arguments.write:
+        write(arguments.write, versions(), tables)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except hskv.HandlerSocketError as error:
-        sys.exit(str(error))
+    main()

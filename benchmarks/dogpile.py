@@ -22,7 +22,7 @@ from rich.table import Table
 
 import hskv
 from benchmarks.peers import Peer, memcached_server, redis_server
-from benchmarks.pinning import on_one_core
+from benchmarks.pinning import on_cores
 from hskv.mariadb import PrivateServer
 
 VALUE = {"name": "x" * 80, "count": 7}
@@ -106,7 +106,7 @@ def run(console: Console, *, tcp: bool, rounds: int, calls: int) -> list[Backend
     """Measure all of them over one transport."""
     with ExitStack() as stack:
         started = list(backends(stack, tcp=tcp))
-        stack.enter_context(on_one_core(*(pid for _, pid in started if pid)))
+        stack.enter_context(on_cores(1, *(pid for _, pid in started if pid)))
         measured = [backend for backend, _ in started]
         for backend in measured:
             backend.check()

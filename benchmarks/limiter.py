@@ -25,7 +25,7 @@ from rich.table import Table
 import hskv
 import hskv.integrations.limits  # makes hskv:// known to limits
 from benchmarks.peers import Peer, memcached_server, redis_server
-from benchmarks.pinning import on_one_core
+from benchmarks.pinning import on_cores
 from hskv.mariadb import PrivateServer
 
 HOUR = 3600
@@ -105,7 +105,7 @@ def run(console: Console, *, tcp: bool, rounds: int, calls: int) -> list[Contend
         measured = [contender for group, _ in started for contender in group]
         for contender in measured:
             contender.hit()
-        stack.enter_context(on_one_core(*(pid for _, pid in started)))
+        stack.enter_context(on_cores(1, *(pid for _, pid in started)))
         for _ in track(range(rounds), f"{rounds} rounds", console=console):
             for contender in measured:
                 contender.measure(calls)

@@ -11,14 +11,18 @@ from pathlib import Path
 
 
 @contextmanager
-def on_one_core(*processes: int | None) -> Iterator[None]:
-    """Move this process and all threads of the others to the first core that it may use."""
+def on_cores(cores: int, *servers: int | None) -> Iterator[None]:
+    """Put clients and servers on one core, or the clients on a first and the servers on a second.
+
+    Clients are this process and those that it starts meanwhile.
+    """
     allowed = os.sched_getaffinity(0)
-    core = {min(allowed)}
-    os.sched_setaffinity(0, core)
-    for process in processes:
+    first, *others = sorted(allowed)
+    place = {others[0]} if cores > 1 and others else {first}
+    os.sched_setaffinity(0, {first})
+    for process in servers:
         for task in Path(f"/proc/{process}/task").iterdir():
-            os.sched_setaffinity(int(task.name), core)
+            os.sched_setaffinity(int(task.name), place)
     try:
         yield
     finally:
