@@ -53,7 +53,10 @@ bench-limiter: bench-setup ## Measure rate limits beside limits over redis and m
 
 fuzz: setup ## Feed bytes to the reply reader and the URL parser: ARGS="replies 10000000"
 	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
-	@$(PYTHON_IN_VENV) tools/fuzz.py $(ARGS)
+	@HSKV_IMPL=python $(PYTHON_IN_VENV) tools/fuzz.py $(ARGS)
+
+fuzz-codec: setup ## Feed bytes to hskv_fast, also under AddressSanitizer: ARGS=10000000
+	@tools/fuzz_codec.sh $(PYTHON_IN_VENV) $(or $(ARGS),50000)
 
 pictures: setup ## Draw the pictures of the documentation anew
 	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -e '.[pictures]'

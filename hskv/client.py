@@ -403,15 +403,20 @@ class Client:
         """One attempt on a channel, which goes back to its pool; errors as `failure` gives them."""
         try:
             replies = channel.call_many(calls, deadline)
+            or_one = effect is not Effect.READ
+            refused = []
             for (index, _), reply in zip(calls, replies, strict=True):
-                if type(reply) is not list or len(reply[0]) != len(index.columns):
-                    _check_columns(reply, index, effect)
+                # A number answers most writes.
+                if type(reply) is list and or_one and len(reply[0]) == 1:
+                    continue
+                checked_columns(reply, len(index.columns), or_one=or_one)
+                if isinstance(reply, OperationalError):
+                    refused.append(reply)
         except BaseException as error:
             reported = _lost(pool, channel, error, effect)
             if reported is error:
                 raise
             raise reported from error
-        refused = [reply for reply in replies if isinstance(reply, OperationalError)]
         _give_back(pool, channel, refused)
         for refusal in refused:
             if isinstance(refusal, TransactionAbortedError):

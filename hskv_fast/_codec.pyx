@@ -184,8 +184,10 @@ cdef inline const unsigned char *_end(const unsigned char *start, const unsigned
 
 
 def decode_tokens(bytes line not None):
-    cdef const unsigned char *start = _start(line)
-    cdef const unsigned char *limit = start + PyBytes_GET_SIZE(line)
+    return _tokens(_start(line), _start(line) + PyBytes_GET_SIZE(line))
+
+
+cdef list _tokens(const unsigned char *start, const unsigned char *limit):
     cdef const unsigned char *end
     cdef list tokens = []
     while True:
@@ -202,6 +204,24 @@ def decode_reply(bytes data not None):
     cdef const unsigned char *limit = <const unsigned char *> memchr(start, c"\n", size)
     if limit == NULL or limit != start + size - 1:
         return None
+    return _decoded(start, limit)
+
+
+def decode_replies(bytes data not None):
+    cdef const unsigned char *start = _start(data)
+    cdef const unsigned char *limit = start + PyBytes_GET_SIZE(data)
+    cdef const unsigned char *end
+    cdef list replies = []
+    while start < limit:
+        end = <const unsigned char *> memchr(start, c"\n", limit - start)
+        if end == NULL:
+            break
+        replies.append(_decoded(start, end))
+        start = end + 1
+    return replies, start - _start(data)
+
+
+cdef tuple _decoded(const unsigned char *start, const unsigned char *limit):
     cdef const unsigned char *end = _end(start, limit)
     if end == limit:
         raise ValueError("a reply has no number of columns")
@@ -214,7 +234,7 @@ def decode_reply(bytes data not None):
     cdef Py_ssize_t column
     if code != b"0":
         if end != limit:
-            rows.append(tuple(decode_tokens(data[end + 1 - _start(data) : size - 1])))
+            rows.append(tuple(_tokens(end + 1, limit)))
         return code, columns, rows
     while end != limit:
         if columns == 0:

@@ -120,11 +120,16 @@ class HandlerSocketExecutor:
         """
         body = self._adding[comparison] % (encode_token(key), Kind.INTEGER, now, bound, amount)
         rows = self._client.call(self._count_index, body, Effect.WRITE_ROW)
+        if not rows:
+            return None
+        number, *version = rows[0]
+        if number and number.isdigit() and version and version[0] and version[0].isdigit():
+            return int(number)
         try:
             found = cast(Found, _rows(_COUNT)(rows))
         except ProtocolError as error:
             raise failure(error, Effect.WRITE_ROW) from error
-        return int(found[0][0]) if found else None
+        return int(found[0][0])
 
     def execute(self, verbs: Sequence[Verb]) -> list[Outcome]:
         """Carry out verbs in one packet; errors of the server are outcomes.

@@ -296,14 +296,15 @@ def packets(rows: Iterable[Row]) -> Iterator[list[Row]]:
     keys: set[bytes] = set()
     size = 0
     for row in rows:
-        size += len(row.key) + len(row.value)
-        full = len(packet) >= PACKET_ROWS or size > PACKET_BYTES
+        key, value, *_ = row
+        size += len(key) + len(value)
         # A key stands once in a packet: which of two values came last would be left to chance.
-        if packet and (full or row.key in keys):
-            yield packet
-            packet, keys, size = [], set(), len(row.key) + len(row.value)
+        if size > PACKET_BYTES or key in keys or len(packet) >= PACKET_ROWS:
+            if packet:
+                yield packet
+            packet, keys, size = [], set(), len(key) + len(value)
         packet.append(row)
-        keys.add(row.key)
+        keys.add(key)
     if packet:
         yield packet
 
@@ -330,6 +331,9 @@ def _stored(
     outcomes = yield [Inserts(chosen) if insert else Updates(chosen)]
     missed, error = [], None
     progress.sent = set()
+    if outcomes.count(1) == len(positions):
+        progress.stored.update(positions)
+        return []
     for position, outcome in zip(positions, outcomes, strict=True):
         if isinstance(outcome, DuplicateKeyError) or outcome == 0:
             missed.append(position)

@@ -190,6 +190,7 @@ class KeyValueStore(TableMapping[K, V]):
         if self._default_ttl is not None:
             self._need("expires", "default_ttl")
         self._executor = _executor(self.client, self.table, key_type)
+        self._counts = bool(self.table.number and self.table.kind)
         culls = cull and self.table.expires and self.table.expires_index
         self._writes_to_cull = random.randrange(_CULL_EVERY_WRITES) if culls else float("inf")
 
@@ -885,8 +886,9 @@ class KeyValueStore(TableMapping[K, V]):
     def _increment(
         self, key: K, amount: int, initial: int, ttl: TtlOrDefault, bounds: Bounds
     ) -> int | None:
-        self._need("number", "counting")
-        self._need("kind", "counting")
+        if not self._counts:
+            self._need("number", "counting")
+            self._need("kind", "counting")
         _check_int64("amount", amount)
         _check_int64("initial", initial)
         row_key, expires = self._row_key(key), self._expires(_not_keep(ttl, "a counter"))
@@ -1159,6 +1161,8 @@ def _not_keep(ttl: TtlOrKeep, what: str) -> TtlOrDefault:
 
 
 def _check_int64(name: str, value: int) -> None:
+    if type(value) is int and INT64_MIN <= value <= INT64_MAX:
+        return
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is an int, not {type(value).__name__}")
     if not INT64_MIN <= value <= INT64_MAX:

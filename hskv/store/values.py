@@ -76,6 +76,8 @@ class KindValues:
         self._table = table
         self._value_bytes = table.value_bytes
         self._compress_min_bytes = _checked(compress_min_bytes)
+        # What is shorter is neither compressed nor too large.
+        self._as_it_is = min(self._value_bytes + 1, compress_min_bytes or self._value_bytes + 1)
         self._loads: dict[bytes, Callable[[bytes, bytes], Any]] = {
             b"2": lambda value, number: int(number)
         }
@@ -116,7 +118,10 @@ class KindValues:
         """
         kind = type(value)
         if kind is str:
-            return self._stored(_TEXT, _text(value))  # type: ignore[arg-type]
+            data = _text(value)  # type: ignore[arg-type]
+            if len(data) < self._as_it_is:
+                return _TEXT, 0, data
+            return self._stored(_TEXT, data)
         if kind is int and INT64_MIN <= value <= INT64_MAX and self._table.number:  # type: ignore[operator]
             return _INTEGER, value, b""  # type: ignore[return-value]
         if isinstance(value, (bytes, bytearray, memoryview)):

@@ -21,6 +21,8 @@ _LARGE = 1 << 22
 _COUNTS: dict[bytes | None, int] = {b"%d" % count: count for count in range(4097)}
 _LF = 0x0A
 
+_Decoded = tuple[bytes | None, int, list[tuple[bytes | None, ...]]]
+
 
 def encode_tokens(tokens: Sequence[bytes | None]) -> bytes:
     """The tokens as wire bytes, joined by TAB, without the LF that ends a line."""
@@ -59,9 +61,7 @@ def decode_tokens(line: bytes) -> list[bytes | None]:
     return tokens
 
 
-def decode_reply(
-    data: bytes,
-) -> tuple[bytes | None, int, list[tuple[bytes | None, ...]]] | None:
+def decode_reply(data: bytes) -> _Decoded | None:
     """The first token of a reply, the number of its columns, and the rest as rows of so many.
 
     None where `data` is not one whole line with its LF. What is no "0" is followed by words: one
@@ -69,7 +69,17 @@ def decode_reply(
     """
     if data.find(_LF) != len(data) - 1 or not data:
         return None
-    code, *cells = decode_tokens(data[:-1])
+    return _decoded(data[:-1])
+
+
+def decode_replies(data: bytes) -> tuple[list[_Decoded], int]:
+    """Every whole line as `decode_reply` gives it, and how many bytes they are in all."""
+    *lines, rest = data.split(b"\n")
+    return [_decoded(line) for line in lines], len(data) - len(rest)
+
+
+def _decoded(line: bytes) -> _Decoded:
+    code, *cells = decode_tokens(line)
     columns = _COUNTS.get(cells[0]) if cells else None
     if columns is None:
         raise ValueError("a reply has no number of columns")

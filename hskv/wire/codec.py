@@ -9,7 +9,14 @@ import os
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-__all__ = ["decode_reply", "decode_tokens", "encode_token", "encode_tokens", "implementation"]
+__all__ = [
+    "decode_replies",
+    "decode_reply",
+    "decode_tokens",
+    "encode_token",
+    "encode_tokens",
+    "implementation",
+]
 
 _Decoded = tuple[bytes | None, int, list[tuple[bytes | None, ...]]]
 
@@ -38,3 +45,4 @@ encode_token: Callable[[bytes], bytes] = _module.encode_token
 encode_tokens: Callable[[Sequence[bytes | None]], bytes] = _module.encode_tokens
 decode_tokens: Callable[[bytes], list[bytes | None]] = _module.decode_tokens
 decode_reply: Callable[[bytes], _Decoded | None] = _module.decode_reply
+decode_replies: Callable[[bytes], tuple[list[_Decoded], int]] = _module.decode_replies

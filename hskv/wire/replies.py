@@ -4,7 +4,7 @@ The outcome of one request is a list of rows, or an `OperationalError` that is a
 somebody raises it, so that a pipeline can hand out any mix of the two.
 """
 
-from typing import Final, cast
+from typing import Final
 
 from ..exceptions import (
     AuthenticationError,
@@ -144,9 +144,7 @@ def decode_reply(data: bytes) -> Reply | None:
     if decoded is None:
         return None
     code, columns, rows = decoded
-    if code == b"0":
-        return rows or NoRows(columns)
-    return _error(code, rows, data)
+    return rows if code == b"0" and rows else _reply(code, columns, rows, data)
 
 
 def modified_rows(rows: list[Row]) -> int:
@@ -222,18 +220,23 @@ class ReplyReader:
 
         Raises ProtocolError as soon as the bytes cannot become a reply.
         """
-        replies: list[Reply] = []
-        start = 0
-        while (end := data.find(_LF, start) + 1) > 0:
-            line = data[start:end]
-            if self._parts:
-                line = b"".join([*self._parts, line])
-                self._parts, self._size = [], 0
-            replies.append(cast(Reply, decode_reply(line)))
-            start = end
-        if start < len(data):
-            self._keep(data[start:])
-        return replies
+        if self._parts:
+            end = data.find(_LF) + 1
+            if not end:
+                self._keep(data)
+                return []
+            data = b"".join([*self._parts, data])
+            self._parts, self._size = [], 0
+        try:
+            decoded, end = codec.decode_replies(data)
+        except ValueError:
+            raise _nonsense(data) from None
+        if end < len(data):
+            self._keep(data[end:])
+        return [
+            rows if code == b"0" and rows else _reply(code, columns, rows, data)
+            for code, columns, rows in decoded
+        ]
 
     def _keep(self, rest: bytes) -> None:
         if not self._parts and rest[0] not in _DIGITS:
@@ -244,6 +247,12 @@ class ReplyReader:
             raise ProtocolError(
                 f"a reply did not end within {self._max_bytes} bytes; the connection was closed"
             )
+
+
+def _reply(code: bytes | None, columns: int, rows: list[Row], data: bytes) -> Reply:
+    if code == b"0":
+        return rows or NoRows(columns)
+    return _error(code, rows, data)
 
 
 def _error(code: bytes | None, rows: list[Row], data: bytes) -> OperationalError:
