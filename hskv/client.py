@@ -562,10 +562,15 @@ class Pipeline:
         if raise_on_error:
             for reply in replies:
                 _rows(reply)
-        return [
-            reply if isinstance(reply, OperationalError) else result(reply)
-            for result, reply in zip(results, replies, strict=True)
-        ]
+        try:
+            return [
+                reply if isinstance(reply, OperationalError) else result(reply)
+                for result, reply in zip(results, replies, strict=True)
+            ]
+        except OutcomeUnknownError:
+            # What was damaged looked like a reply: there may be more of the kind.
+            self._client.purge()
+            raise
 
     def _write(self, index: Index, body: bytes, result: Callable[[list[Row]], Any]) -> Self:
         self._effect = Effect.WRITE

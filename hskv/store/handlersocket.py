@@ -128,7 +128,7 @@ class HandlerSocketExecutor:
         try:
             found = cast(Found, _rows(_COUNT)(rows))
         except ProtocolError as error:
-            raise failure(error, Effect.WRITE_ROW) from error
+            raise self._distrusted(error, Effect.WRITE_ROW) from error
         return int(found[0][0])
 
     def execute(self, verbs: Sequence[Verb]) -> list[Outcome]:
@@ -159,7 +159,13 @@ class HandlerSocketExecutor:
                 for (_, _, _, outcome), reply in zip(requested, replies, strict=True)
             ]
         except ProtocolError as error:
-            raise failure(error, effect) from error
+            raise self._distrusted(error, effect) from error
+
+    def _distrusted(self, error: ProtocolError, effect: Effect) -> BaseException:
+        # It looked like a reply as long as nobody knew what it had to be like, and its channel
+        # went back to the pool: there may be more of the kind.
+        self._client.purge()
+        return failure(error, effect)
 
     def _execute_many(self, verb: Updates | Inserts) -> list[Outcome]:
         index, template = self._row_index, self._replacing
