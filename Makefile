@@ -42,6 +42,9 @@ bench: bench-setup ## Measure hskv beside raw loops, pymemcache, redis-py and SQ
 	@tools/mysqlclient.sh $(PYTHON_IN_VENV)
 	@$(PYTHON_IN_VENV) -m benchmarks.bench $(ARGS)
 
+bench-growth: setup ## Measure how the cost grows with rows, keys, pipelines, channels
+	@$(PYTHON_IN_VENV) -m benchmarks.growth $(ARGS)
+
 bench-expiry: setup ## Measure what the cull and the purge of expired rows cost
 	@$(PYTHON_IN_VENV) -m benchmarks.expiry $(ARGS)
 

@@ -13,8 +13,53 @@ cdef extern from *:
     #include <stdint.h>
     #include <string.h>
 
+    /* Bytes are looked at a step at a time: `plain_to_escape` and `plain_to_unescape` tell how many
+       of the first STEP need nothing done. */
+    #if defined(__SSE2__)
+    #include <emmintrin.h>
+    #define STEP 16
+
+    static inline int first(int mask) {
+        return mask ? __builtin_ctz(mask) : STEP;
+    }
+
+    static inline int plain_to_escape(const unsigned char *bytes) {
+        __m128i step = _mm_loadu_si128((const __m128i *)bytes);
+        __m128i low = _mm_min_epu8(step, _mm_set1_epi8(0x0f));
+        return first(_mm_movemask_epi8(_mm_cmpeq_epi8(low, step)));
+    }
+
+    static inline int plain_to_unescape(const unsigned char *bytes) {
+        __m128i step = _mm_loadu_si128((const __m128i *)bytes);
+        return first(_mm_movemask_epi8(_mm_cmpeq_epi8(step, _mm_set1_epi8(0x01))));
+    }
+    #else
+    #define STEP 8
     #define ONES ((uint64_t)0x0101010101010101)
     #define TOPS ((uint64_t)0x8080808080808080)
+
+    /* The lowest byte that is marked by its top bit; marks above it may be wrong. */
+    static inline int first(uint64_t marks) {
+    #if defined(__GNUC__) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        return marks ? __builtin_ctzll(marks) >> 3 : STEP;
+    #else
+        return marks ? 0 : STEP;
+    #endif
+    }
+
+    static inline int plain_to_escape(const unsigned char *bytes) {
+        uint64_t step;
+        memcpy(&step, bytes, STEP);
+        return first((step - ONES * 0x10) & ~step & TOPS);
+    }
+
+    static inline int plain_to_unescape(const unsigned char *bytes) {
+        uint64_t step;
+        memcpy(&step, bytes, STEP);
+        step ^= ONES;
+        return first((step - ONES) & ~step & TOPS);
+    }
+    #endif
 
     /* How many of n bytes are below 0x10: a loop that compilers turn into vectors. */
     static size_t count_controls(const unsigned char *bytes, size_t n) {
@@ -31,32 +76,17 @@ cdef extern from *:
         return count;
     }
 
-    /* Of eight bytes, the lowest that is marked by its top bit; 8 where none is. */
-    static inline int first_marked(uint64_t marks) {
-    #if defined(__GNUC__) && defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-        return marks ? __builtin_ctzll(marks) >> 3 : 8;
-    #else
-        return marks ? 0 : 8;
-    #endif
-    }
-
-    /* `out` has room for n bytes and one more for each that is below 0x10. */
-    static void escape(const unsigned char *in, size_t n, unsigned char *out) {
-        const unsigned char *end = in + n;
+    /* Writes n bytes and one more for each that is below 0x10: as many as `room`. */
+    static void escape(const unsigned char *in, size_t n, unsigned char *out, size_t room) {
+        const unsigned char *end = in + n, *out_end = out + room;
         while (in < end) {
-            if (end - in >= 8) {
-                uint64_t word;
-                memcpy(&word, in, 8);
-                /* The lowest mark is right; those above may come of its borrow. */
-                int clean = first_marked((word - ONES * 0x10) & ~word & TOPS);
-                /* Not more than `clean`: what follows may be the end of `out`. */
-                if (clean == 8) {
-                    memcpy(out, in, 8);
-                    in += 8, out += 8;
+            if (end - in >= STEP && out_end - out >= STEP) {
+                /* More than is plain is written; what follows overwrites it. */
+                int plain = plain_to_escape(in);
+                memcpy(out, in, STEP);
+                in += plain, out += plain;
+                if (plain == STEP)
                     continue;
-                }
-                for (; clean; clean--)
-                    *out++ = *in++;
             }
             if (*in < 0x10) {
                 *out++ = 0x01;
@@ -66,22 +96,16 @@ cdef extern from *:
         }
     }
 
-    /* `out` has room for n bytes less one for each 0x01; -1 for an escape that is none. */
-    static int unescape(const unsigned char *in, size_t n, unsigned char *out) {
-        const unsigned char *end = in + n;
+    /* Writes n bytes less one for each 0x01: as many as `room`. -1 for an escape that is none. */
+    static int unescape(const unsigned char *in, size_t n, unsigned char *out, size_t room) {
+        const unsigned char *end = in + n, *out_end = out + room;
         while (in < end) {
-            if (end - in >= 8) {
-                uint64_t word;
-                memcpy(&word, in, 8);
-                word ^= ONES;
-                int clean = first_marked((word - ONES) & ~word & TOPS);
-                if (clean == 8) {
-                    memcpy(out, in, 8);
-                    in += 8, out += 8;
+            if (end - in >= STEP && out_end - out >= STEP) {
+                int plain = plain_to_unescape(in);
+                memcpy(out, in, STEP);
+                in += plain, out += plain;
+                if (plain == STEP)
                     continue;
-                }
-                for (; clean; clean--)
-                    *out++ = *in++;
             }
             if (*in != 0x01) {
                 *out++ = *in++;
@@ -98,8 +122,8 @@ cdef extern from *:
     """
     size_t count_controls(const unsigned char *data, size_t n) nogil
     size_t count_escapes(const unsigned char *data, size_t n) nogil
-    void escape(const unsigned char *data, size_t n, unsigned char *out) nogil
-    int unescape(const unsigned char *data, size_t n, unsigned char *out) nogil
+    void escape(const unsigned char *data, size_t n, unsigned char *out, size_t room) nogil
+    int unescape(const unsigned char *data, size_t n, unsigned char *out, size_t room) nogil
 
 
 cdef inline const unsigned char *_start(bytes data) noexcept:
@@ -115,7 +139,7 @@ def encode_token(token):
     if controls == 0:
         return token
     encoded = PyBytes_FromStringAndSize(NULL, size + controls)
-    escape(_start(cell), size, <unsigned char *> PyBytes_AS_STRING(encoded))
+    escape(_start(cell), size, <unsigned char *> PyBytes_AS_STRING(encoded), size + controls)
     return encoded
 
 
@@ -129,6 +153,7 @@ def encode_tokens(tokens):
     cdef Py_ssize_t size = len(cells) - 1 if cells else 0
     cdef bytes cell
     cdef unsigned char *out
+    cdef size_t room
     for each in cells:
         if each is None:
             size += 1
@@ -151,8 +176,9 @@ def encode_tokens(tokens):
         else:
             cell = <bytes> each
             size = PyBytes_GET_SIZE(cell)
-            escape(_start(cell), size, out)
-            out += size + count_controls(_start(cell), size)
+            room = size + count_controls(_start(cell), size)
+            escape(_start(cell), size, out, room)
+            out += room
     return encoded
 
 
@@ -168,7 +194,8 @@ cdef object _token(const unsigned char *start, Py_ssize_t size):
     if escapes * 2 > <size_t> size:
         raise _malformed()
     token = PyBytes_FromStringAndSize(NULL, size - escapes)
-    if unescape(start, size, <unsigned char *> PyBytes_AS_STRING(token)) < 0:
+    cdef unsigned char *out = <unsigned char *> PyBytes_AS_STRING(token)
+    if unescape(start, size, out, size - escapes) < 0:
         raise _malformed()
     return token
 

@@ -96,14 +96,7 @@ class ChannelPool:
             except IndexError:
                 return self._acquire_slowly()
             now = monotonic()
-            unused = now - channel.last_used
-            if unused < self._peek_after or (
-                unused < self._max_idle and now < channel.expires and not channel.gone()
-            ):
-                channel.holder = self
-                return channel
-            # The next one, then, and this one to its end.
-            if self._usable(channel):
+            if now - channel.last_used < self._peek_after or self._usable(channel, now):
                 channel.holder = self
                 return channel
         return self._acquire_slowly()
@@ -218,7 +211,7 @@ class ChannelPool:
             if waiter.orphaned:
                 continue
             channel = waiter.channel or self._connected(waiter)
-            if channel and (channel.holder is self or self._usable(channel)):
+            if channel and (channel.holder is self or self._usable(channel, monotonic())):
                 channel.holder = self
                 return channel
 
@@ -311,13 +304,13 @@ class ChannelPool:
         if self.closed or not self._places:
             channel.expires = 0.0
 
-    def _usable(self, channel: Channel) -> bool:
+    def _usable(self, channel: Channel, now: float) -> bool:
         """False for an idle channel that has ended; closes it, and its kin if the server went."""
-        now = monotonic()
-        if now >= channel.expires or now - channel.last_used >= self._max_idle:
+        unused = now - channel.last_used
+        if now >= channel.expires or unused >= self._max_idle:
             self._remove(channel)
             return False
-        if now - channel.last_used >= self._peek_after and channel.gone():
+        if unused >= self._peek_after and channel.gone():
             self._remove(channel)
             self.drop_idle()
             return False

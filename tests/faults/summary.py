@@ -1,4 +1,4 @@
-"""The figures of all faults, at the end of a run."""
+"""The figures of all faults and of long runs, at the end of a run."""
 
 from typing import Any
 
@@ -17,6 +17,22 @@ def show_figures(reporter: Any) -> None:
                         figures.add(Figures.of(value))
     if figures.calls:
         _show(reporter, figures)
+    _show_told(reporter)
+
+
+def _show_told(reporter: Any) -> None:
+    """What long tests printed in the end: what they counted and measured."""
+    told = [
+        line
+        for report in reporter.stats.get("passed", [])
+        if report.when == "call" and "stress" in report.keywords
+        for line in report.capstdout.splitlines()
+        if line.strip()
+    ]
+    if told:
+        reporter.section("long runs")
+        for line in told:
+            reporter.line(line)
 
 
 def _show(reporter: Any, figures: Figures) -> None:

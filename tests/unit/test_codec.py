@@ -100,7 +100,8 @@ def test_all_implementations_agree_on_any_line(line: bytes) -> None:
 )
 def test_all_implementations_agree_on_any_reply(head: bytes, line: bytes, end: bytes) -> None:
     data = head + line + end
-    assert len({outcome(name, "decode_reply", data) for name in MODULES}) == 1
+    for function in ("decode_reply", "decode_replies"):
+        assert len({outcome(name, function, data) for name in MODULES}) == 1
 
 
 @given(tokens=token_lists | st.lists(st.sampled_from([None, b"a", "a", 1])))
@@ -207,6 +208,23 @@ def test_an_escape_at_the_border_of_64_kib(implementation: ModuleType, before: i
 def test_a_large_token_of_escapes_alone(implementation: ModuleType) -> None:
     for token in (b"\x01" * SLICE, b"@" + b"\x00" * SLICE, bytes(range(16)) * (SLICE // 8)):
         assert implementation.decode_tokens(implementation.encode_tokens([token])) == [token]
+
+
+def test_an_escape_at_the_border_of_64_kib_of_a_line_of_megabytes(
+    implementation: ModuleType,
+) -> None:
+    token = b"x" * (SLICE - 1) + b"\x01" + b"y" * (1 << 22)
+    assert implementation.decode_tokens(implementation.encode_tokens([token])) == [token]
+
+
+def test_replies_of_a_packet_and_what_is_left_of_it(implementation: ModuleType) -> None:
+    data = b"0\t1\t1\n1\t1\t121\n0\t2\ta\t\x00\n0\t1"
+    replies = [(b"0", 1, [(b"1",)]), (b"1", 1, [(b"121",)]), (b"0", 2, [(b"a", None)])]
+    assert implementation.decode_replies(data) == (replies, len(data) - 3)
+    assert implementation.decode_replies(data[:5]) == ([], 0)
+    assert implementation.decode_replies(b"") == ([], 0)
+    with pytest.raises(ValueError, match="reply"):
+        implementation.decode_replies(b"0\t1\n0\tx\n")
 
 
 def test_a_line_of_megabytes(implementation: ModuleType) -> None:

@@ -131,6 +131,30 @@ def test_who_is_served_at_the_last_moment_does_not_time_out(
     assert pool.acquire() is lent[1]
 
 
+def test_who_waits_long_looks_for_places_that_are_free_without_a_sign(
+    fake_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_module, "_LOOK_SECONDS", 0.01)
+    pool = ChannelPool(fake_server.connect, size=1, timeout=5.0)
+    lent = pool.acquire()
+    borrower = Borrower(pool)
+    time.sleep(0.05)
+    assert borrower.is_alive()
+    # As an interrupt may leave it: nobody has it, and nobody was told.
+    fake_server.made.clear()
+    del lent
+    borrower.join(5)
+    assert fake_server.made == [borrower.outcome]
+
+
+def test_what_an_orphan_was_given_is_not_put_back(pool: ChannelPool) -> None:
+    waiter = pool_module._Waiter()
+    waiter.give(pool.acquire())
+    waiter.orphan()
+    pool._give_up(waiter)
+    assert not pool._idle
+
+
 def test_removing_a_channel_twice_counts_once(pool: ChannelPool) -> None:
     channel: Any = pool.acquire()
     pool.discard(channel)

@@ -13,6 +13,7 @@ from hskv.wire.replies import (
     ReplyReader,
     Row,
     decode_reply,
+    generated_id,
     modified_rows,
     operational_error,
 )
@@ -245,6 +246,14 @@ def test_rows_survive_any_cutting(width: int, cells: list[bytes | None], sizes: 
 def test_the_count_of_a_write_is_read() -> None:
     assert modified_rows([(b"0",)]) == 0
     assert modified_rows([(b"17",)]) == 17
+
+
+def test_the_number_that_an_insert_made_is_read() -> None:
+    assert generated_id([]) is None
+    assert generated_id([(b"0",)]) is None
+    assert generated_id([(b"17",)]) == 17
+    with pytest.raises(exceptions.OutcomeUnknownError, match="no number"):
+        generated_id([(b"x",)])
 
 
 @pytest.mark.parametrize("rows", [[], [(None,)], [(b"",)], [(b"x",)], [(b"1",), (b"2",)]])
