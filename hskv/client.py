@@ -28,7 +28,7 @@ from .transport.pool import ChannelPool
 from .transport.retry import Effect, failure, pauses, repeatable
 from .transport.servers import Servers
 from .wire import requests
-from .wire.replies import Reply, Row, checked_columns, generated_id, modified_rows
+from .wire.replies import CHANGED_ONE, Reply, Row, checked_columns, generated_id, modified_rows
 from .wire.requests import MAX_IN, Filter, In
 
 __all__ = ["Client", "Index", "Pipeline", "RequestInfo", "Row", "Value"]
@@ -405,10 +405,8 @@ class Client:
             replies = channel.call_many(calls, deadline)
             or_one = effect is not Effect.READ
             refused = []
-            for (index, _), reply in zip(calls, replies, strict=True):
-                # A number answers most writes.
-                if type(reply) is list and or_one and len(reply[0]) == 1:
-                    continue
+            plain = or_one and replies.count(CHANGED_ONE) == len(calls)
+            for (index, _), reply in () if plain else zip(calls, replies, strict=True):
                 checked_columns(reply, len(index.columns), or_one=or_one)
                 if isinstance(reply, OperationalError):
                     refused.append(reply)

@@ -4,6 +4,22 @@ It has no policy and no socket, and imports nothing of hskv. An ImportError here
 not compiled when hskv was installed: hskv then runs in pure Python.
 """
 
-from ._codec import decode_replies, decode_reply, decode_tokens, encode_token, encode_tokens
+from ._codec import (
+    decode_replies,
+    decode_reply,
+    decode_tokens,
+    encode_token,
+    encode_tokens,
+    fill,
+    fill_each,
+)
 
-__all__ = ["decode_replies", "decode_reply", "decode_tokens", "encode_token", "encode_tokens"]
+__all__ = [
+    "decode_replies",
+    "decode_reply",
+    "decode_tokens",
+    "encode_token",
+    "encode_tokens",
+    "fill",
+    "fill_each",
+]

@@ -1,11 +1,11 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False
+# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, cdivision=True
 # cython: freethreading_compatible=True
 """Tokens to wire bytes and back; hskv/wire/_codec.py is the reference, with the same results."""
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_Append
 from cpython.ref cimport Py_INCREF
-from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
+from cpython.tuple cimport PyTuple_GET_ITEM, PyTuple_GET_SIZE, PyTuple_New, PyTuple_SET_ITEM
 from libc.string cimport memchr, memcpy
 
 cdef extern from *:
@@ -61,6 +61,27 @@ cdef extern from *:
     }
     #endif
 
+    /* Where compilers have it, large values go 64 bytes at a time: one bit for each byte that is to
+       be changed, and a run between two of them is copied without asking how long it is. The
+       branches that are left are told in advance, which doubles the speed on random bytes. */
+    #if defined(__SSE2__) && defined(__GNUC__)
+    #define BLOCK 64
+    #define BLOCKS 1
+
+    static inline uint64_t mask_of(const unsigned char *bytes, __m128i most, __m128i least) {
+        uint64_t mask = 0;
+        for (int part = 0; part < 4; part++) {
+            __m128i step = _mm_loadu_si128((const __m128i *)(bytes + 16 * part));
+            __m128i bounded = _mm_max_epu8(_mm_min_epu8(step, most), least);
+            mask |= (uint64_t)_mm_movemask_epi8(_mm_cmpeq_epi8(bounded, step)) << 16 * part;
+        }
+        return mask;
+    }
+    #else
+    #define BLOCK 64
+    #define BLOCKS 0
+    #endif
+
     /* How many of n bytes are below 0x10: a loop that compilers turn into vectors. */
     static size_t count_controls(const unsigned char *bytes, size_t n) {
         size_t count = 0;
@@ -79,6 +100,24 @@ cdef extern from *:
     /* Writes n bytes and one more for each that is below 0x10: as many as `room`. */
     static void escape(const unsigned char *in, size_t n, unsigned char *out, size_t room) {
         const unsigned char *end = in + n, *out_end = out + room;
+    #if BLOCKS
+        const __m128i most = _mm_set1_epi8(0x0f), least = _mm_setzero_si128();
+        while (end - in >= 2 * BLOCK && out_end - out >= 3 * BLOCK) {
+            uint64_t mask = mask_of(in, most, least);
+            const unsigned char *run = in;
+            in += BLOCK;
+            for (; mask; mask &= mask - 1) {
+                const unsigned char *control = in - BLOCK + __builtin_ctzll(mask);
+                memcpy(out, run, BLOCK);
+                out += control - run;
+                *out++ = 0x01;
+                *out++ = *control + 0x40;
+                run = control + 1;
+            }
+            memcpy(out, run, BLOCK);
+            out += in - run;
+        }
+    #endif
         while (in < end) {
             if (end - in >= STEP && out_end - out >= STEP) {
                 /* More than is plain is written; what follows overwrites it. */
@@ -99,6 +138,28 @@ cdef extern from *:
     /* Writes n bytes less one for each 0x01: as many as `room`. -1 for an escape that is none. */
     static int unescape(const unsigned char *in, size_t n, unsigned char *out, size_t room) {
         const unsigned char *end = in + n, *out_end = out + room;
+    #if BLOCKS
+        const __m128i one = _mm_set1_epi8(0x01);
+        while (end - in > 2 * BLOCK && out_end - out >= 2 * BLOCK) {
+            uint64_t mask = mask_of(in, one, one);
+            const unsigned char *run = in, *next = in + BLOCK;
+            int wrong = 0;
+            for (; mask; mask &= mask - 1) {
+                const unsigned char *escape = in + __builtin_ctzll(mask);
+                memcpy(out, run, BLOCK);
+                out += escape - run;
+                wrong |= (escape[1] & 0xf0) ^ 0x40;
+                *out++ = escape[1] - 0x40;
+                run = escape + 2;
+            }
+            if (wrong)
+                return -1;
+            /* The last byte may be an escape, and the byte behind it then be done too. */
+            in = run > next ? run : next;
+            memcpy(out, run, BLOCK);
+            out += in - run;
+        }
+    #endif
         while (in < end) {
             if (end - in >= STEP && out_end - out >= STEP) {
                 int plain = plain_to_unescape(in);
@@ -119,8 +180,34 @@ cdef extern from *:
         }
         return 0;
     }
+
+    /* More values than the server takes, and the longest integer of 64 bits with its length. */
+    #define MOST_INTEGERS 64
+    #define MOST_DIGITS 24
+
+    static const char PAIRS[] =
+        "00010203040506070809101112131415161718192021222324252627282930313233343536373839"
+        "40414243444546474849505152535455565758596061626364656667686970717273747576777879"
+        "8081828384858687888990919293949596979899";
+
+    /* Writes a number in decimal and gives the count of its bytes, at most 20. */
+    static size_t write_integer(long long number, unsigned char *out) {
+        unsigned char buffer[20], *digit = buffer + 20;
+        unsigned long long rest = number < 0 ? -(unsigned long long)number : number;
+        for (; rest >= 10; rest /= 100)
+            memcpy(digit -= 2, PAIRS + rest % 100 * 2, 2);
+        if (rest || digit == buffer + 20)
+            *--digit = '0' + rest;
+        if (number < 0)
+            *out = '-', out++;
+        memcpy(out, digit, buffer + 20 - digit);
+        return buffer + 20 - digit + (number < 0);
+    }
     """
     size_t count_controls(const unsigned char *data, size_t n) nogil
+    size_t write_integer(long long number, unsigned char *out) nogil
+    const int MOST_INTEGERS
+    const int MOST_DIGITS
     size_t count_escapes(const unsigned char *data, size_t n) nogil
     void escape(const unsigned char *data, size_t n, unsigned char *out, size_t room) nogil
     int unescape(const unsigned char *data, size_t n, unsigned char *out, size_t room) nogil
@@ -180,6 +267,83 @@ def encode_tokens(tokens):
             escape(_start(cell), size, out, room)
             out += room
     return encoded
+
+
+def fill(bytes template not None, values):
+    return _filled(template, tuple(values))
+
+
+def fill_each(bytes template not None, rows):
+    return [_filled(template, tuple(values)) for values in rows]
+
+
+cdef bytes _filled(bytes template, tuple values):
+    """Goes through the template twice: to know the size, and to write."""
+    cdef unsigned char digits[1536]  # MOST_INTEGERS * MOST_DIGITS
+    cdef Py_ssize_t room = PyBytes_GET_SIZE(template)
+    cdef const unsigned char *limit = _start(template) + room
+    cdef const unsigned char *start = _start(template)
+    cdef const unsigned char *place
+    cdef unsigned char *digit = digits
+    cdef Py_ssize_t used = 0, count = PyTuple_GET_SIZE(values), size
+    while True:
+        place = _next_place(start, limit)
+        if place == NULL:
+            break
+        start = place + 2
+        if used == count or used == MOST_INTEGERS:
+            raise TypeError("a template has more places than values")
+        value = <object> PyTuple_GET_ITEM(values, used)
+        used += 1
+        if place[1] == c"d":
+            # Each has its place of one size, where its length stands first.
+            size = write_integer(_integer(value), digit + 1)
+            digit[0] = <unsigned char> size
+            digit += MOST_DIGITS
+        elif isinstance(value, bytes):
+            size = PyBytes_GET_SIZE(value)
+            size += count_controls(_start(<bytes> value), size)
+        else:
+            raise _no_token(value)
+        room += size - 2
+    if used < count:
+        raise TypeError("a template has fewer places than values")
+    filled = PyBytes_FromStringAndSize(NULL, room)
+    cdef unsigned char *out = <unsigned char *> PyBytes_AS_STRING(filled)
+    start, digit = _start(template), digits
+    for used in range(count):
+        place = _next_place(start, limit)
+        memcpy(out, start, place - start)
+        out += place - start
+        start = place + 2
+        if place[1] == c"d":
+            size = digit[0]
+            memcpy(out, digit + 1, size)
+            digit += MOST_DIGITS
+        else:
+            value = <object> PyTuple_GET_ITEM(values, used)
+            room = PyBytes_GET_SIZE(value)
+            size = room + count_controls(_start(<bytes> value), room)
+            escape(_start(<bytes> value), room, out, size)
+        out += size
+    memcpy(out, start, limit - start)
+    return filled
+
+
+cdef inline const unsigned char *_next_place(
+    const unsigned char *start, const unsigned char *limit
+) except? NULL:
+    """Where a %b or %d stands, NULL behind the last."""
+    place = <const unsigned char *> memchr(start, c"%", limit - start)
+    if place != NULL and (limit - place < 2 or (place[1] != c"b" and place[1] != c"d")):
+        raise ValueError("a template has places %b and %d only")
+    return place
+
+
+cdef inline long long _integer(object value) except? -1:
+    if not isinstance(value, int):
+        raise TypeError(f"%d takes an integer, not {type(value).__name__}")
+    return value
 
 
 cdef object _token(const unsigned char *start, Py_ssize_t size):

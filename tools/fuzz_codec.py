@@ -8,6 +8,7 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import hskv_fast
@@ -53,6 +54,12 @@ def compare(data: bytes) -> None:
     tokens = [None if part == b"\x00" else part for part in data.split(b"a")]
     if hskv_fast.encode_tokens(tokens) != _codec.encode_tokens(tokens):
         sys.exit(f"encode_tokens({tokens!r})")
+    values = [len(data) - 40 if token is None else token for token in tokens]
+    template = b"\t".join([b"%b" if isinstance(value, bytes) else b"%d" for value in values[:60]])
+    for taken in (values[:60], [*values[:30], 2**63 - len(data) - 1, "a"][: len(data)]):
+        ours, theirs = (outcome(partial(m.fill, template), taken) for m in (hskv_fast, _codec))
+        if ours != theirs and not same_kind(ours, theirs):
+            sys.exit(f"fill({template!r}, {taken!r}): {ours!r}, not {theirs!r}")
 
 
 def same_kind(ours: Any, theirs: Any) -> bool:
@@ -85,6 +92,9 @@ def main() -> None:
                     outcome(function, data)
                 outcome(hskv_fast.encode_tokens, data.split(b"a"))
                 outcome(hskv_fast.encode_tokens, [data, 1])
+                outcome(partial(hskv_fast.fill, b"%b\t%b\n"), [data, data])
+                outcome(partial(hskv_fast.fill, b"%b\t%d\n"), [data, data])
+                outcome(partial(hskv_fast.fill, b"%d"), [len(data) << 40])
         blocks.append(sys.getallocatedblocks())
     kept = blocks[1] - blocks[0]
     if kept > ALLOWED_BLOCKS:

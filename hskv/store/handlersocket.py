@@ -13,8 +13,8 @@ from ..client import Client, Index, Row
 from ..exceptions import OperationalError, OutcomeUnknownError, ProtocolError
 from ..transport.retry import Effect, failure
 from ..wire import requests
-from ..wire.codec import encode_token, encode_tokens
-from ..wire.replies import Reply, checked_columns, modified_rows
+from ..wire.codec import fill, fill_each
+from ..wire.replies import CHANGED_ONE, Reply, checked_columns, modified_rows
 from ..wire.requests import Filter, In
 from .table import Table
 from .values import Kind
@@ -44,7 +44,7 @@ from .verbs import (
 _FILTER_COLUMNS: Final[tuple[Column, ...]] = ("kind", "expires", "number", "version", "key")
 
 _COUNT: Final[tuple[Column, ...]] = ("number", "version")
-_ONE: Final[list[Row]] = [(b"1",)]
+_INTEGER: Final = int(Kind.INTEGER)
 
 # (index, body, effect, what the rows of its reply mean)
 _Request = tuple[Index, bytes, Effect, Callable[[list[Row]], Outcome]]
@@ -63,7 +63,7 @@ class HandlerSocketExecutor:
         present = [column for column in _FILTER_COLUMNS if getattr(table, column)]
         self._filters = {column: position for position, column in enumerate(present)}
         self._columns = tuple(column for column in COLUMNS if getattr(table, column))
-        # By operation and the columns and comparisons of its conditions: there are few.
+        # By operation, the columns and comparisons of its conditions, types of cells: a few.
         self._templates: dict[tuple[object, ...], bytes] = {}
         if table.whole:
             self._value_index = self._index(("value", "number", "kind"))
@@ -88,12 +88,12 @@ class HandlerSocketExecutor:
 
         For tables with every column only, as is `find_kind`.
         """
-        body = self._live_find % (encode_token(key), now)
+        body = fill(self._live_find, (key, now))
         return self._client.call(self._value_index, body, Effect.READ)
 
     def find_kind(self, key: bytes, now: int) -> list[Row]:
         """The (kind,) of a live row, or nothing: reads no value."""
-        body = self._live_find % (encode_token(key), now)
+        body = fill(self._live_find, (key, now))
         return self._client.call(self._kind_index, body, Effect.READ)
 
     def find_items(self, keys: Sequence[bytes], now: int) -> list[Row]:
@@ -109,16 +109,16 @@ class HandlerSocketExecutor:
 
         Raises what the server says against it, as does `count`.
         """
-        cells = (encode_token(key), encode_token(value), number, kind, version, expires)
-        rows = self._client.call(self._row_index, self._replacing % cells, Effect.WRITE_ROW)
-        return rows == _ONE or modified_rows(rows) > 0
+        body = fill(self._replacing, (key, value, number, kind, version, expires))
+        rows = self._client.call(self._row_index, body, Effect.WRITE_ROW)
+        return rows == CHANGED_ONE or modified_rows(rows) > 0
 
     def count(self, key: bytes, now: int, amount: int, comparison: str, bound: int) -> int | None:
         """Add to a live integer that is <= or >= a bound; what it was, None where there is none.
 
         `Add`, made quick; the version goes up by one.
         """
-        body = self._adding[comparison] % (encode_token(key), Kind.INTEGER, now, bound, amount)
+        body = fill(self._adding[comparison], (key, _INTEGER, now, bound, amount))
         rows = self._client.call(self._count_index, body, Effect.WRITE_ROW)
         if not rows:
             return None
@@ -171,20 +171,15 @@ class HandlerSocketExecutor:
         index, template = self._row_index, self._replacing
         if isinstance(verb, Inserts):
             index, template = self._index(COLUMNS), self._inserting
-        calls = [
-            (index, template % (encode_token(key), encode_token(value), *numbers))
-            for key, value, *numbers in verb.rows
-        ]
+        calls = [(index, body) for body in fill_each(template, verb.rows)]
         effect = Effect.WRITE_ROW if len(calls) == 1 else Effect.WRITE
         replies = self._client.call_many(calls, effect)
         if isinstance(verb, Inserts):
             return [reply if isinstance(reply, OperationalError) else True for reply in replies]
+        if replies.count(CHANGED_ONE) == len(replies):
+            return [1] * len(replies)
         return [
-            1
-            if reply == _ONE
-            else reply
-            if isinstance(reply, OperationalError)
-            else modified_rows(reply)
+            reply if isinstance(reply, OperationalError) else modified_rows(reply)
             for reply in replies
         ]
 
@@ -230,13 +225,15 @@ class HandlerSocketExecutor:
         return (self._index(verb.columns), body, Effect.WRITE_ROW, _rows(verb.columns))
 
     def _changed(self, operation: str, key: bytes, where: Where, cells: Sequence[Cell]) -> bytes:
-        shape = (operation, *[(column, comparison) for column, comparison, _ in where])
+        conditions = tuple([(column, comparison) for column, comparison, _ in where])
+        shape = (operation, conditions, *map(type, cells))
         template = self._templates.get(shape)
         if template is None:
-            filters = [(self._filters[column], comparison) for column, comparison, _ in where]
-            template = self._templates[shape] = requests.find_modify_template(operation, filters)
-        values = encode_tokens(_tokens(cells))
-        return template % (encode_token(key), *[value for _, _, value in where], values)
+            filters = [(self._filters[column], comparison) for column, comparison in conditions]
+            places = [b"%b" if isinstance(cell, bytes) else b"%d" for cell in cells]
+            template = requests.find_modify_template(operation, filters, places)
+            self._templates[shape] = template
+        return fill(template, (key, *[value for _, _, value in where], *cells))
 
     def _delete(self, verb: Delete) -> _Request:
         key, limit, in_ = _keys(verb.keys)

@@ -7,7 +7,6 @@ no items: NUL, a letter for what they are, the prefix, NUL, a name.
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from contextlib import suppress
-from hashlib import sha256
 from typing import Any, Final
 
 from ..exceptions import KeyTooLongError, SerializationError, UnsupportedError
@@ -134,6 +133,8 @@ class TextKeys(Keys):
         row_key = b"\x00" + letter + self.prefix + b"\x00" + encoded
         if len(row_key) <= self._key_bytes and encoded[:1] != b"\x00":
             return row_key
+        from hashlib import sha256  # slow to import, and seldom wanted
+
         # After NUL NUL, where no name begins, stands a digest: of all of it, as one part may fit.
         row_key = b"\x00" + letter + b"\x00\x00" + sha256(row_key).digest()
         if len(row_key) > self._key_bytes:

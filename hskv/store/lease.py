@@ -6,8 +6,8 @@ A lease is a row: its owner's random token in `version`, its end in `expires`. L
 
 import logging
 import math
+import os
 import random
-import secrets
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -197,7 +197,7 @@ class Lease:
         return self._ends_ms() > now_ms(self._clock)
 
     def _try(self) -> _Held | None:
-        token = 1 + secrets.randbelow((1 << _TOKEN_BITS) - 1)
+        token = int.from_bytes(os.urandom(8), "big") >> (64 - _TOKEN_BITS) or 1
         began = monotonic()
         at = now_ms(self._clock)
         expires = expires_ms(self._clock, self.ttl)

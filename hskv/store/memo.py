@@ -3,7 +3,6 @@
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from hashlib import sha256
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from ..exceptions import HandlerSocketError
@@ -88,6 +87,8 @@ def memoize(
 
 
 def _digest(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    from hashlib import sha256  # slow to import, and seldom wanted
+
     text = _canonical((args, dict(kwargs)))
     return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

@@ -19,6 +19,7 @@ from ..wire.requests import INT64_MAX, INT64_MIN
 from .values import Kind
 from .verbs import (
     Add,
+    Cells,
     Column,
     Condition,
     Delete,
@@ -290,38 +291,36 @@ class Progress:
         self.sent: set[int] = set()
 
 
-def packets(rows: Iterable[Row]) -> Iterator[list[Row]]:
+def packets(rows: Iterable[Cells]) -> Iterator[list[Cells]]:
     """The rows in packets, cut by number and by bytes, each made when it is asked for."""
-    packet: list[Row] = []
-    keys: set[bytes] = set()
+    packet: dict[bytes, Cells] = {}
     size = 0
     for row in rows:
-        key, value, *_ = row
-        size += len(key) + len(value)
+        key = row[0]
+        size += len(key) + len(row[1])
         # A key stands once in a packet: which of two values came last would be left to chance.
-        if size > PACKET_BYTES or key in keys or len(packet) >= PACKET_ROWS:
+        if size > PACKET_BYTES or key in packet or len(packet) >= PACKET_ROWS:
             if packet:
-                yield packet
-            packet, keys, size = [], set(), len(key) + len(value)
-        packet.append(row)
-        keys.add(key)
+                yield list(packet.values())
+            packet, size = {}, len(key) + len(row[1])
+        packet[key] = row
     if packet:
-        yield packet
+        yield list(packet.values())
 
 
-def set_rows(packet: Sequence[Row], progress: Progress) -> Plan[None]:
+def set_rows(packet: Sequence[Cells], progress: Progress) -> Plan[None]:
     """Store a packet of rows, as `set_row` does each: updates first, then inserts for the rest."""
     missed = yield from _stored(list(range(len(packet))), packet, progress, insert=False)
     missed = yield from _stored(missed, packet, progress, insert=True)
     for position in missed:
         progress.sent = {position}
-        yield from set_row(packet[position])
+        yield from set_row(Row(*packet[position]))
         progress.stored.add(position)
     progress.sent = set()
 
 
 def _stored(
-    positions: list[int], rows: Sequence[Row], progress: Progress, *, insert: bool
+    positions: list[int], rows: Sequence[Cells], progress: Progress, *, insert: bool
 ) -> Plan[list[int]]:
     """Send one request for each row; the positions of those that did not apply."""
     if not positions:

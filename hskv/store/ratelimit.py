@@ -1,14 +1,12 @@
 """Rate limits that all processes share, one row of the table for each identity. Locks: none."""
 
 import functools
-import inspect
 import logging
 import math
 import random
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from hashlib import sha256
 from time import monotonic, sleep
 from typing import Any, Final, Literal, NamedTuple, ParamSpec, TypeVar, cast
 
@@ -49,7 +47,7 @@ STRATEGIES: Final[dict[StrategyName, Callable[[int, int, Clock], Strategy]]] = {
 # What a limiter says that refuses since it cannot ask: the server may be back by then.
 _RETRY_SECONDS: Final = 1.0
 _SHORTEST_PERIOD_SECONDS: Final = 0.001
-_HASHED_BYTES: Final = 1 + sha256().digest_size
+_HASHED_BYTES: Final = 1 + 32
 
 
 class LimiterRows(NamedTuple):
@@ -226,6 +224,8 @@ class RateLimiter:
         self._checked_cost(cost)
 
         def decorate(function: Callable[P, T]) -> Callable[P, T]:
+            import inspect  # slow to import, and only wanted here
+
             if inspect.iscoroutinefunction(function):
                 raise TypeError(
                     "a hit waits for the server and would stop the event loop: use "
@@ -277,6 +277,8 @@ class RateLimiter:
 
     def _row_key(self, identity: bytes) -> bytes:
         if len(identity) > self._longest or identity[:1] == b"\x00":
+            from hashlib import sha256  # slow to import, and seldom wanted
+
             # What begins with NUL is a digest, so that nobody can pass off one as an identity.
             identity = b"\x00" + sha256(identity).digest()
         return self._rows.reserved(self._stem + identity)

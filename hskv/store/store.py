@@ -34,8 +34,9 @@ from .plans import UNBOUNDED, Bounds, Plan, Progress, Readable
 from .ratelimit import Fail, LimiterRows, RateLimiter, StrategyName
 from .serializers import Serializer
 from .table import NEVER, Table
-from .values import Kind, KindValues, RawValues, Stored, Values
+from .values import Kind, KindValues, RawValues, Values
 from .verbs import (
+    Cells,
     Column,
     Condition,
     Delete,
@@ -75,6 +76,9 @@ _NO_LEASE: Final = (Condition("kind", "!=", Kind.LEASE),)
 # An own generator, so that seeding the module's one does not repeat versions.
 _versions = random.Random()
 os.register_at_fork(after_in_child=_versions.seed)
+_random_bits: Final = _versions.getrandbits
+# A counter's version goes up by 1 and must never wrap.
+_VERSION_BITS: Final = 62
 
 
 class KeyValueStore(TableMapping[K, V]):
@@ -183,7 +187,7 @@ class KeyValueStore(TableMapping[K, V]):
             value_type,
             compress_min_bytes,
         )
-        self._loads = self._values.loads
+        self._dumps, self._loads = self._values.dumps, self._values.loads
         self._readable = Readable(self._values.readable, self._values.reads)
         default = settings.store.get("default_ttl") if default_ttl is DEFAULT else default_ttl
         self._default_ttl = checked(default)
@@ -317,13 +321,14 @@ class KeyValueStore(TableMapping[K, V]):
         >>> 1799 < store.ttl("session") <= 1800
         True
         """
-        row = self._row(key, value, ttl)
+        cells = self._cells(self._row_key(key), value, ttl)
         try:
             if ttl is KEEP:
-                self._run(plans.keep_row(row, self._now))
-            elif not self._executor.replace(*row):
-                self._run(plans.set_row(row, missing=True))
+                self._run(plans.keep_row(Row(*cells), self._now))
+            elif not self._executor.replace(*cells):
+                self._run(plans.set_row(Row(*cells), missing=True))
         except OutcomeUnknownError as error:
+            row = Row(*cells)
             error.version = row.version
             if not (resolve and self._is_there(row, error)):
                 raise
@@ -816,7 +821,7 @@ class KeyValueStore(TableMapping[K, V]):
         >>> store.check()
         """
         canary = self._keys.reserved(b"T", os.urandom(16))
-        version = _versions.getrandbits(62)
+        version = _random_bits(_VERSION_BITS)
         row = Row(canary, b"canary", 0, Kind.BYTES, version, expires_ms(self._clock, 60.0))
         self._do(Insert(row))
         try:
@@ -897,7 +902,8 @@ class KeyValueStore(TableMapping[K, V]):
         if before is not None:
             self._after_writes(1)
             return before + amount
-        row = self._stored_row(row_key, (Kind.INTEGER, initial + amount, b""), expires)
+        version = _random_bits(_VERSION_BITS)
+        row = Row(row_key, b"", initial + amount, Kind.INTEGER, version, expires)
         return self._write(row, plans.increment(row, amount, bounds, self._now, at))
 
     def _now(self) -> int:
@@ -910,21 +916,20 @@ class KeyValueStore(TableMapping[K, V]):
             )
 
     def _row(self, key: K, value: object, ttl: TtlOrKeep) -> Row:
-        row_key, stored = self._row_key(key), self._values.dumps(value)
-        return self._stored_row(row_key, stored, self._expires(ttl))
+        return Row(*self._cells(self._row_key(key), value, ttl))
 
-    def _rows(self, pairs: Iterable[tuple[bytes, V]], ttl: TtlOrDefault) -> Iterator[Row]:
-        dumps, version = self._values.dumps, _versions.getrandbits
+    def _cells(self, row_key: bytes, value: object, ttl: TtlOrKeep) -> Cells:
+        """What a `Row` has, which takes longer to make than all of this."""
+        kind, number, data = self._dumps(value)
+        return row_key, data, number, kind, _random_bits(_VERSION_BITS), self._expires(ttl)
+
+    def _rows(self, pairs: Iterable[tuple[bytes, V]], ttl: TtlOrDefault) -> Iterator[Cells]:
+        dumps = self._dumps
         ends = self._expires(ttl) != NEVER
         for row_key, value in pairs:
             kind, number, data = dumps(value)
             expires = self._expires(ttl) if ends else NEVER
-            yield Row(row_key, data, number, kind, version(62), expires)
-
-    def _stored_row(self, row_key: bytes, stored: Stored, expires: int) -> Row:
-        # 62 bits: a counter's version goes up by 1 and must never wrap.
-        kind, number, value = stored
-        return Row(row_key, value, number, kind, _versions.getrandbits(62), expires)
+            yield row_key, data, number, kind, _random_bits(_VERSION_BITS), expires
 
     def _expires(self, ttl: TtlOrKeep) -> int:
         if ttl is DEFAULT and self._default_ttl is None:

@@ -28,6 +28,10 @@ class Condition(NamedTuple):
 Where = tuple[Condition, ...]
 
 
+Cells = tuple[bytes, bytes, int, int, int, int]
+"""What is in a `Row`, in its order: in a packet of many rows, to make each a Row is dear."""
+
+
 class Row(NamedTuple):
     """A whole row: `version` any 62 bits, `expires` in milliseconds since the epoch."""
 
@@ -94,13 +98,13 @@ class Updates(NamedTuple):
     The one verb of its packet, whose outcomes are those of the rows.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[Cells]
 
 
 class Inserts(NamedTuple):
     """Many new rows, each by itself: an `Insert` of each, as `Updates` else."""
 
-    rows: Sequence[Row]
+    rows: Sequence[Cells]
 
 
 class Add(NamedTuple):
@@ -155,8 +159,8 @@ Outcome = Found | int | OperationalError
 def each(verb: Many) -> list[Verb]:
     """The verbs that a verb of many rows stands for."""
     if isinstance(verb, Inserts):
-        return [Insert(row) for row in verb.rows]
-    return [Update(row.key, (), *row.changes()) for row in verb.rows]
+        return [Insert(Row(*cells)) for cells in verb.rows]
+    return [Update(cells[0], (), *Row(*cells).changes()) for cells in verb.rows]
 
 
 def live(now: int) -> Where:

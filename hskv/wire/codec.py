@@ -6,7 +6,7 @@ not there is an ImportError.
 
 import importlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import ModuleType
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "decode_tokens",
     "encode_token",
     "encode_tokens",
+    "fill",
+    "fill_each",
     "implementation",
 ]
 
@@ -43,6 +45,8 @@ def _choose(forced: str | None) -> tuple[str, ModuleType]:
 implementation, _module = _choose(os.environ.get("HSKV_IMPL") or None)
 encode_token: Callable[[bytes], bytes] = _module.encode_token
 encode_tokens: Callable[[Sequence[bytes | None]], bytes] = _module.encode_tokens
+fill: Callable[[bytes, Sequence[bytes | int]], bytes] = _module.fill
+fill_each: Callable[[bytes, Iterable[Sequence[bytes | int]]], list[bytes]] = _module.fill_each
 decode_tokens: Callable[[bytes], list[bytes | None]] = _module.decode_tokens
 decode_reply: Callable[[bytes], _Decoded | None] = _module.decode_reply
 decode_replies: Callable[[bytes], tuple[list[_Decoded], int]] = _module.decode_replies

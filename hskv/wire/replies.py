@@ -24,6 +24,9 @@ from . import codec
 Row = tuple[bytes | None, ...]
 Reply = list[Row] | OperationalError
 
+CHANGED_ONE: Final[Reply] = [(b"1",)]
+"""The reply to most writes: one row was changed."""
+
 MAX_REPLY_BYTES: Final = 1 << 30
 """A reply line longer than this (1 GiB) is taken for nonsense."""
 

@@ -9,7 +9,7 @@ would misread in silence is refused here with ValueError or TypeError, before it
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from .codec import encode_token, encode_tokens
+from .codec import encode_token, encode_tokens, fill
 
 Token = bytes | None
 
@@ -103,33 +103,33 @@ def find(
     if limit == 1 and offset == 0 and len(key) == 1 and in_ is None and not filters:
         template, value = _FIND_ONE.get(operation), key[0]
         if template is not None and value is not None:
-            return template % encode_token(value)
+            return fill(template, (value,))
     return encode_tokens(_find(operation, key, limit, offset, in_, filters)) + b"\n"
 
 
 def find_template(filters: Sequence[tuple[int, str]]) -> bytes:
-    """A find of one row by a key of one part, to be filled by `%`.
+    """A find of one row by a key of one part, for `codec.fill`.
 
-    It takes the encoded key, then an integer for each filter (column, operation). A find in
-    the hot path is a third of the cost this way.
+    It takes the key, then an integer for each filter (column, operation). A find in the hot path
+    is a fraction of the cost this way.
     """
     return _by_key(filters) + b"\n"
 
 
 def find_modify_template(
-    modify_operation: str, filters: Sequence[tuple[int, str]], values: Sequence[bytes] = (b"%b",)
+    modify_operation: str, filters: Sequence[tuple[int, str]], values: Sequence[bytes]
 ) -> bytes:
-    """A change of one row by a key of one part, to be filled by `%`.
+    """A change of one row by a key of one part, for `codec.fill`.
 
-    It takes the encoded key, an integer for each filter (column, operation), and what the formats
-    of `values` take: encoded tokens, joined by TAB (%b), or integers (%d).
+    It takes the key, an integer for each filter (column, operation), and a token (%b) or an
+    integer (%d) for each of `values`.
     """
     line = [_by_key(filters), _MODIFY_TOKENS[modify_operation], *values]
     return b"\t".join(line) + b"\n"
 
 
 def insert_template(values: Sequence[bytes]) -> bytes:
-    """An insert to be filled by `%`, with the formats of its values, as in a change."""
+    """An insert for `codec.fill`; its values as in a change."""
     return b"\t".join([b"", b"+", _count(values, "value"), *values]) + b"\n"
 
 

@@ -1,12 +1,15 @@
+import ast
 import importlib
 import importlib.util
 import json
 import os
+import random
 import re
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -113,6 +116,50 @@ def test_all_implementations_agree_on_any_tokens(tokens: list[object]) -> None:
 def test_what_is_no_token_is_a_type_error(implementation: ModuleType, token: object) -> None:
     with pytest.raises(TypeError):
         implementation.encode_token(token)
+
+
+INTEGERS = st.integers(-(2**63), 2**63 - 1) | st.sampled_from([0, 9, 10, 99, 100, -(2**63)])
+
+
+@given(values=st.lists(token_bytes | INTEGERS), literal=st.sampled_from([b"", b"\t", b"F\t>\t"]))
+def test_a_template_is_filled_with_tokens_and_integers(
+    implementation: ModuleType, values: list[bytes | int], literal: bytes
+) -> None:
+    template = literal + b"\t".join([b"%d" if isinstance(v, int) else b"%b" for v in values])
+    tokens = [b"%d" % v if isinstance(v, int) else v for v in values]
+    line = literal + implementation.encode_tokens(tokens) + b"\n"
+    assert implementation.fill(template + b"\n", values) == line
+    assert implementation.fill_each(template + b"\n", [values, tuple(values)]) == [line, line]
+
+
+@pytest.mark.parametrize(
+    ("template", "values"),
+    [
+        *((b"%b", (1,)), (b"%d", (b"1",)), (b"%b", (None,)), (b"%b", ("a",))),
+        *((b"%b", ()), (b"", (b"a",)), (b"%b%d", (b"a",)), (b"%d", (1, 2))),
+    ],
+)
+def test_values_that_do_not_go_with_a_template(
+    implementation: ModuleType, template: bytes, values: tuple[Any, ...]
+) -> None:
+    with pytest.raises(TypeError):
+        implementation.fill(template, values)
+
+
+@pytest.mark.parametrize("alphabet", [range(256), range(16), b"\x01\x02@A", b"ab\x01", b"ab"])
+@pytest.mark.parametrize("size", [63, 64, 127, 128, 129, 191, 192, 193, 257, 1000])
+def test_tokens_longer_than_what_is_looked_at_at_once(alphabet: bytes | range, size: int) -> None:
+    chance = random.Random(size)
+    for _ in range(20):
+        token = bytes(chance.choices(alphabet, k=size))
+        encoded = {outcome(name, "encode_token", token) for name in MODULES}
+        assert len(encoded) == 1
+        line = bytes(ast.literal_eval(str(encoded.pop())))
+        place = chance.randrange(len(line))
+        lines = [line, line[:-1], line[:place], line[:place] + b"\x01" + line[place:]]
+        for each in lines:
+            assert len({outcome(name, "decode_tokens", each) for name in MODULES}) == 1
+        assert codec.decode_tokens(line) == [token]
 
 
 REPLIES = [

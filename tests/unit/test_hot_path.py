@@ -95,11 +95,11 @@ class Operation(NamedTuple):
 
 OPERATIONS = {
     "get": Operation(lambda store: store.get("key"), b"0\t3\tvalue\t0\t1\n", 380, 490),
-    "set": Operation(lambda store: store.set("key", "value"), b"0\t1\t1\n", 520, 650),
+    "set": Operation(lambda store: store.set("key", "value"), b"0\t1\t1\n", 510, 640),
     "incr": Operation(lambda store: store.incr("n"), b"0\t2\t5\t7\n", 590, 700),
     "get_many(100)": Operation(lambda store: store.get_many(MANY), ITEMS, 2_900, 4_500),
     "set_many(100)": Operation(
-        lambda store: store.set_many(dict.fromkeys(MANY, "v")), b"0\t1\t1\n" * 100, 23_500, 35_500
+        lambda store: store.set_many(dict.fromkeys(MANY, "v")), b"0\t1\t1\n" * 100, 17_300, 29_500
     ),
 }
 

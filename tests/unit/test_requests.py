@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from hskv.wire.codec import fill
 from hskv.wire.requests import (
     FILTER_OPERATIONS,
     FIND_OPERATIONS,
@@ -89,9 +90,9 @@ LINES: list[tuple[Build, bytes]] = [
         ),
         b"\t=\t1\t\t2\t0\t@\t0\t2\ta\tb\tF\t<=\t1\t9\tU?\tv\n",
     ),
-    (lambda: find_template([]) % b"k", b"\t=\t1\tk\t1\t0\n"),
+    (lambda: fill(find_template([]), (b"k",)), b"\t=\t1\tk\t1\t0\n"),
     (
-        lambda: find_template([(0, ">"), (2, "!=")]) % (b"%d", 5, -1),
+        lambda: fill(find_template([(0, ">"), (2, "!=")]), (b"%d", 5, -1)),
         b"\t=\t1\t%d\t1\t0\tF\t>\t0\t5\tF\t!=\t2\t-1\n",
     ),
 ]
@@ -112,7 +113,7 @@ def test_every_filter_operation_stands_as_it_is(operation: str) -> None:
     wire = operation.encode()
     line = b"\t=\t1\tk\t1\t0\tF\t%b\t3\t7\n" % wire
     assert find("=", [b"k"], filters=[Filter(3, operation, b"7")]) == line
-    assert find_template([(3, operation)]) % (b"k", 7) == line
+    assert fill(find_template([(3, operation)]), (b"k", 7)) == line
 
 
 @pytest.mark.parametrize("operation", MODIFY_OPERATIONS)
@@ -256,11 +257,12 @@ def test_values_that_are_no_tokens_are_refused(value: Any, kind: type[Exception]
 
 
 def test_a_template_of_a_change_is_filled_with_key_filters_and_values() -> None:
-    template = find_modify_template("+?", [(0, "="), (2, "<=")])
-    filled = template % (b"key", 2, 9, b"1\t1")
+    template = find_modify_template("+?", [(0, "="), (2, "<=")], [b"%b", b"%d"])
+    filled = fill(template, (b"key", 2, 9, b"1", 1))
     filters = [Filter(0, "=", b"2"), Filter(2, "<=", b"9")]
     assert filled == find_modify("=", [b"key"], "+?", [b"1", b"1"], filters=filters)
-    assert find_modify_template("U", []) % (b"k", b"v") == find_modify("=", [b"k"], "U", [b"v"])
+    template = find_modify_template("U", [], [b"%b"])
+    assert fill(template, (b"k", b"v")) == find_modify("=", [b"k"], "U", [b"v"])
 
 
 @pytest.mark.parametrize(("limit", "offset"), [(1.5, 0), (2, 0.5), ("2", 0)])
