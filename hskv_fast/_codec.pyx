@@ -2,6 +2,7 @@
 # cython: freethreading_compatible=True
 """Tokens to wire bytes and back; hskv/wire/_codec.py is the reference, with the same results."""
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.list cimport PyList_Append
 from cpython.ref cimport Py_INCREF
@@ -398,9 +399,20 @@ def decode_reply(bytes data not None):
     return _decoded(start, limit)
 
 
-def decode_replies(bytes data not None):
-    cdef const unsigned char *start = _start(data)
-    cdef const unsigned char *limit = start + PyBytes_GET_SIZE(data)
+def decode_replies(data):
+    cdef Py_buffer view
+    if isinstance(data, bytes):
+        return _replies(_start(<bytes> data), PyBytes_GET_SIZE(data))
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        return _replies(<const unsigned char *> view.buf, view.len)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef tuple _replies(const unsigned char *data, Py_ssize_t size):
+    cdef const unsigned char *start = data
+    cdef const unsigned char *limit = start + size
     cdef const unsigned char *end
     cdef list replies = []
     while start < limit:
@@ -409,7 +421,7 @@ def decode_replies(bytes data not None):
             break
         replies.append(_decoded(start, end))
         start = end + 1
-    return replies, start - _start(data)
+    return replies, start - data
 
 
 cdef tuple _decoded(const unsigned char *start, const unsigned char *limit):

@@ -41,7 +41,6 @@ MAX_OPENED_AT_CONNECT: Final = 64
 _traffic = logging.getLogger("hskv.traffic")
 
 _RECV_BYTES: Final = 1 << 14
-_RECV_MORE_BYTES: Final = 1 << 18
 _LOGIN: Final = re.compile(rb"^A\t[^\n]*", re.MULTILINE)
 # Sending a body of this size may wait for the server to read.
 _LARGE_BYTES: Final = 1 << 15
@@ -176,7 +175,7 @@ class Channel:
             try:
                 data = self._sock.recv(_RECV_BYTES)
             except BlockingIOError:
-                data = self._recv(_RECV_BYTES, deadline)
+                data = self._recv(deadline)
             # Nearly every reply comes whole and alone; only the others need the reader.
             reply = decode_reply(data)
             return self._receive(1, deadline, data)[0] if reply is None else reply
@@ -272,23 +271,26 @@ class Channel:
         with memoryview(packet) as view:
             while sent < len(view):
                 sent += self._send(view[sent:], deadline)
-        return self._receive(count, deadline, self._recv(_RECV_BYTES, deadline))
+        return self._receive(count, deadline, self._recv(deadline))
 
     def _receive(self, count: int, deadline: float, data: bytes) -> list[Reply]:
         reader = self._reader
-        replies: list[Reply] = []
-        while True:
-            if not data:
-                raise IndexedConnectionError(f"{self.address} closed the connection")
-            if self._traced:
-                self._trace("<", data)
-            replies += reader.feed(data)
-            if len(replies) >= count:
-                break
-            data = self._recv(_RECV_MORE_BYTES, deadline)
+        self._received(data)
+        replies = reader.feed(data)
+        while len(replies) < count:
+            with reader.get_buffer() as room:
+                size = self._recv_into(room, deadline)
+                self._received(room[:size])
+            replies += reader.buffer_updated(size)
         if len(replies) > count or not reader.empty:
             raise ProtocolError(f"{self.address} sent more replies than it was asked for")
         return replies
+
+    def _received(self, data: bytes | memoryview) -> None:
+        if not data:
+            raise IndexedConnectionError(f"{self.address} closed the connection")
+        if self._traced:
+            self._trace("<", bytes(data))
 
     def _trace(self, direction: str, data: bytes) -> None:
         _traffic.debug("%s %s %r", self.address, direction, masked(data))
@@ -301,11 +303,19 @@ class Channel:
             except BlockingIOError:
                 self._wait(select.POLLOUT, deadline)
 
-    def _recv(self, size: int, deadline: float) -> bytes:
+    def _recv(self, deadline: float) -> bytes:
         while True:
             self._check(deadline)
             try:
-                return self._sock.recv(size)
+                return self._sock.recv(_RECV_BYTES)
+            except BlockingIOError:
+                self._wait(select.POLLIN, deadline)
+
+    def _recv_into(self, room: memoryview, deadline: float) -> int:
+        while True:
+            self._check(deadline)
+            try:
+                return self._sock.recv_into(room)
             except BlockingIOError:
                 self._wait(select.POLLIN, deadline)
 

@@ -90,8 +90,9 @@ def decode_reply(data: bytes) -> _Decoded | None:
     return _decoded(data[:-1])
 
 
-def decode_replies(data: bytes) -> tuple[list[_Decoded], int]:
+def decode_replies(data: bytes | memoryview) -> tuple[list[_Decoded], int]:
     """Every whole line as `decode_reply` gives it, and how many bytes they are in all."""
+    data = bytes(data)
     *lines, rest = data.split(b"\n")
     return [_decoded(line) for line in lines], len(data) - len(rest)
 

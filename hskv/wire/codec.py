@@ -49,4 +49,4 @@ fill: Callable[[bytes, Sequence[bytes | int]], bytes] = _module.fill
 fill_each: Callable[[bytes, Iterable[Sequence[bytes | int]]], list[bytes]] = _module.fill_each
 decode_tokens: Callable[[bytes], list[bytes | None]] = _module.decode_tokens
 decode_reply: Callable[[bytes], _Decoded | None] = _module.decode_reply
-decode_replies: Callable[[bytes], tuple[list[_Decoded], int]] = _module.decode_replies
+decode_replies: Callable[[bytes | memoryview], tuple[list[_Decoded], int]] = _module.decode_replies

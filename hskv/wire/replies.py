@@ -33,6 +33,15 @@ MAX_REPLY_BYTES: Final = 1 << 30
 _DIGITS: Final = b"0123456789"
 _LF: Final = 0x0A
 
+_SMALLEST_BUFFER: Final = 1 << 18
+_LEAST_ROOM: Final = 1 << 16
+# A buffer doubles, and beyond this grows by so much.
+_MOST_GROWTH: Final = 1 << 24
+# Of buffers up to this size some are kept for the next large reply.
+_LARGEST_SPARE: Final = 1 << 22
+_SPARE_BUFFERS: Final = 4
+_spare_buffers: Final[list[bytearray]] = []
+
 # The words of the server -> what to raise, and what the user can do about it.
 _ERRORS: dict[tuple[int, str], tuple[type[OperationalError], str]] = {
     (1, "121"): (
@@ -206,62 +215,116 @@ def operational_error(code: int, reason: str) -> OperationalError:
 
 
 class ReplyReader:
-    """Cuts the bytes of a channel into replies; scans no byte twice, joins a long one once."""
+    """Cuts the bytes of a channel into replies; scans no byte twice.
+
+    What is not whole waits in a buffer that the socket fills further. Such buffers are used again,
+    by any channel: to have the kernel clear new memory costs more than to read a reply into it.
+    """
 
     def __init__(self, max_bytes: int = MAX_REPLY_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._parts: list[bytes] = []
+        self._buffer: bytearray | None = None
         self._size = 0
 
     @property
     def empty(self) -> bool:
         """True when every byte that was fed has become part of a reply."""
-        return not self._parts
+        return not self._size
 
     def feed(self, data: bytes) -> list[Reply]:
         """Take over bytes, and give the replies that they complete.
 
         Raises ProtocolError as soon as the bytes cannot become a reply.
         """
-        if self._parts:
-            end = data.find(_LF) + 1
-            if not end:
-                self._keep(data)
-                return []
-            data = b"".join([*self._parts, data])
-            self._parts, self._size = [], 0
-        try:
-            decoded, end = codec.decode_replies(data)
-        except ValueError:
-            raise _nonsense(data) from None
-        if end < len(data):
-            self._keep(data[end:])
-        return [
-            rows if code == b"0" and rows else _reply(code, columns, rows, data)
-            for code, columns, rows in decoded
-        ]
+        if not self._size:
+            replies, end = _decoded(data)
+            if end < len(data):
+                self._keep(memoryview(data)[end:])
+            return replies
+        replies = []
+        while data:
+            with self.get_buffer() as room:
+                count = min(len(room), len(data))
+                room[:count] = data[:count]
+            replies += self.buffer_updated(count)
+            data = data[count:]
+        return replies
 
-    def _keep(self, rest: bytes) -> None:
-        if not self._parts and rest[0] not in _DIGITS:
-            raise _nonsense(rest)
-        self._parts.append(rest)
-        self._size += len(rest)
+    def get_buffer(self) -> memoryview:
+        """Where to receive what follows, to be told by `buffer_updated`; release it before."""
+        buffer = self._take_buffer()
+        if len(buffer) - self._size < _LEAST_ROOM:
+            buffer += bytes(min(len(buffer), _MOST_GROWTH))
+        return memoryview(buffer)[self._size :]
+
+    def buffer_updated(self, count: int) -> list[Reply]:
+        """The replies that so many bytes more complete; raises as `feed`."""
+        buffer, before = self._take_buffer(), self._size
+        self._size += count
+        if buffer.find(_LF, before, self._size) < 0:
+            self._check()
+            return []
+        with memoryview(buffer)[: self._size] as data:
+            replies, end = _decoded(data)
+            rest = bytes(data[end:])
+        self._drop_buffer()
+        if rest:
+            self._keep(rest)
+        return replies
+
+    def _keep(self, rest: bytes | memoryview) -> None:
+        buffer = self._take_buffer()
+        self._size = len(rest)
+        # A slice may be longer than what it replaces: then the buffer grows.
+        buffer[: self._size] = rest
+        self._check()
+
+    def _take_buffer(self) -> bytearray:
+        if self._buffer is None:
+            try:
+                self._buffer = _spare_buffers.pop()
+            except IndexError:
+                self._buffer = bytearray(_SMALLEST_BUFFER)
+        return self._buffer
+
+    def _drop_buffer(self) -> None:
+        buffer = self._take_buffer()
+        if len(buffer) <= _LARGEST_SPARE and len(_spare_buffers) < _SPARE_BUFFERS:
+            _spare_buffers.append(buffer)
+        self._buffer, self._size = None, 0
+
+    def _check(self) -> None:
+        buffer = self._take_buffer()
+        if buffer[0] not in _DIGITS:
+            raise _nonsense(bytes(buffer[: min(self._size, 80)]))
         if self._size > self._max_bytes:
             raise ProtocolError(
                 f"a reply did not end within {self._max_bytes} bytes; the connection was closed"
             )
 
 
-def _reply(code: bytes | None, columns: int, rows: list[Row], data: bytes) -> Reply:
+def _decoded(data: bytes | memoryview) -> tuple[list[Reply], int]:
+    try:
+        decoded, end = codec.decode_replies(data)
+    except ValueError:
+        raise _nonsense(bytes(data[:80])) from None
+    replies = [
+        rows if code == b"0" and rows else _reply(code, columns, rows, data)
+        for code, columns, rows in decoded
+    ]
+    return replies, end
+
+
+def _reply(code: bytes | None, columns: int, rows: list[Row], data: bytes | memoryview) -> Reply:
     if code == b"0":
         return rows or NoRows(columns)
     return _error(code, rows, data)
 
 
-def _error(code: bytes | None, rows: list[Row], data: bytes) -> OperationalError:
+def _error(code: bytes | None, rows: list[Row], data: bytes | memoryview) -> OperationalError:
     words = rows[0] if rows else ()
     if code not in (b"1", b"2", b"3") or None in words:
-        raise _nonsense(data)
+        raise _nonsense(bytes(data[:80]))
     reason = b" ".join(words).decode("ascii", "replace")  # type: ignore[arg-type]
     return operational_error(int(code), reason)
 

@@ -41,6 +41,11 @@ class ScriptedSocket:
             self.steps.insert(0, step[size:])
         return step[:size]
 
+    def recv_into(self, room: memoryview) -> int:
+        data = self.recv(len(room))
+        room[: len(data)] = data
+        return len(data)
+
     def send(self, data: bytes | memoryview) -> int:
         step = self.accepts.pop(0) if self.accepts else len(data)
         if isinstance(step, BaseException):

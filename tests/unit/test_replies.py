@@ -169,6 +169,63 @@ def test_a_reader_fed_in_two_parts_gives_the_same(cut: int) -> None:
     assert reader.empty
 
 
+def received(reader: ReplyReader, data: bytes) -> list[str]:
+    """As `fed`, as from a socket."""
+    meanings = []
+    while data:
+        with reader.get_buffer() as room:
+            part = data[: len(room)]
+            room[: len(part)] = part
+        meanings += [meaning(reply) for reply in reader.buffer_updated(len(part))]
+        data = data[len(part) :]
+    return meanings
+
+
+@pytest.mark.parametrize("cut", range(1, len(STREAM)))
+def test_a_reader_that_receives_gives_the_same(cut: int) -> None:
+    reader = ReplyReader()
+    assert fed(reader, STREAM[:cut]) + received(reader, STREAM[cut:]) == MEANINGS
+    assert reader.empty
+    assert received(reader, STREAM[:cut]) + received(reader, STREAM[cut:]) == MEANINGS
+    assert reader.empty
+
+
+@pytest.mark.parametrize("size", [1 << 16, (1 << 18) - 4, 1 << 18, 5 << 20, 40 << 20])
+def test_long_replies(size: int) -> None:
+    line = b"0\t1\t" + bytes(range(16, 256)) * (size // 240) + b"\n"
+    reader = ReplyReader()
+    assert reader.feed(line[:100]) == []
+    for start in range(100, len(line), 1 << 20):
+        replies = reader.feed(line[start : start + (1 << 20)])
+    assert replies == [[(line[4:-1],)]]
+    assert reader.empty
+
+
+def test_readers_share_no_buffer_at_the_same_time() -> None:
+    for _ in range(3):
+        readers = [ReplyReader() for _ in range(9)]
+        for number, reader in enumerate(readers):
+            assert received(reader, b"0\t1\t%d" % number) == []
+        for number, reader in enumerate(readers):
+            assert received(reader, b"0\n") == [f"[(b'{number}0',)]"]
+
+
+def test_what_a_reply_left_in_a_buffer_is_no_part_of_the_next() -> None:
+    for _ in range(3):
+        reader = ReplyReader()
+        assert received(reader, b"0\t1\t" + b"x" * 5_000) == []
+        assert len(received(reader, b"\n")) == 1
+        assert received(reader, b"0\t1\ty") == []
+        assert received(reader, b"z\n") == ["[(b'yz',)]"]
+
+
+def test_a_received_first_byte_that_is_no_digit_is_found_at_once() -> None:
+    reader = ReplyReader()
+    assert received(reader, b"0\t1\n") == ["[]"]
+    with pytest.raises(ProtocolError, match="no reply of HandlerSocket: b'Host"):
+        received(reader, b"Host is blocked")
+
+
 def test_nothing_fed_gives_nothing() -> None:
     reader = ReplyReader()
     assert reader.feed(b"") == []
