@@ -2,12 +2,9 @@
 
 import atexit
 import os
-import random
 import secrets
-import shutil
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,32 +15,34 @@ from urllib.parse import quote
 from ..client import Client
 from ..exceptions import HandlerSocketError
 from ..store.table import Table
-from .process import (
-    Keeper,
-    as_server_user,
-    closed_to_server_user,
-    give_to_server_user,
-    is_in_use,
-    run,
+from .files import (
+    free_ports,
+    install_datadir,
+    own_directory,
+    prepare_datadir,
+    quoted,
+    remove,
+    short_directory,
+    write_private,
+    write_settings,
 )
+from .process import Keeper
 from .programs import Programs, ServerStartError, find_programs
 
 _POLL_SECONDS: Final = 0.02
 _ATTEMPTS: Final = 5
 # HandlerSocket listens before SQL does. It says nothing when it could not.
 _LISTENER_SECONDS: Final = 1.0
-# A server whose owner was just killed needs a moment to be gone.
-_LOCK_SECONDS: Final = 1.0
 _LOG_TAIL_LINES: Final = 30
-# What the kernel takes for the path of a unix socket, less the longest name in our directory.
-_LONGEST_DIRECTORY: Final = 107 - len("/write.sock")
+_TAKEN_PORT: Final = "Address already in use"
 
 
 class PrivateServer:
     """A MariaDB that belongs to this process, with database `hskv` and table `kv` in it.
 
     A context manager, or `start` and `stop`. Listens on unix sockets, with `tcp=True` for
-    HandlerSocket on two free loopback ports; SQL is on a unix socket only. The data directory
+    HandlerSocket on two free loopback ports; SQL is on a unix socket, with `sql_tcp=True` also
+    on a free loopback port, for a user who owns the database: see `sql_url`. The data directory
     is removed at the end unless `datadir` was given. `options` are settings of mariadbd that
     beat the ones made here; None leaves one out. `start_timeout` is in seconds, all of a start
     included. It dies with its process, however that ends, and its directory is removed unless
@@ -57,24 +56,27 @@ class PrivateServer:
         datadir: str | os.PathLike[str] | None = None,
         *,
         tcp: bool = False,
+        sql_tcp: bool = False,
         options: Mapping[str, str | int | None] | None = None,
         start_timeout: float = 15.0,
     ) -> None:
         self._programs: Programs = find_programs()
         self._tcp = tcp
+        self._sql_tcp = sql_tcp
         self._options = {name.replace("-", "_"): value for name, value in (options or {}).items()}
         self._start_timeout = start_timeout
         self._owner = os.getpid()
         self._keeper: Keeper | None = None
         self.secret = self._secret("handlersocket_plain_secret")
         self.write_secret = self._secret("handlersocket_plain_secret_wr")
-        self._ports = ("", "")
+        self._sql_password = secrets.token_hex(16)
+        self._ports: dict[str, str] = {}
         self._given_datadir = Path(datadir).absolute() if datadir is not None else None
         self._directory: Path | None = None
 
     def __repr__(self) -> str:
         state = f"pid {self.pid}" if self.pid else "stopped"
-        return f"<PrivateServer in {self._directory or 'no directory'}, {state}>"
+        return f"<{type(self).__name__} in {self._directory or 'no directory'}, {state}>"
 
     def __enter__(self) -> Self:
         self.start()
@@ -108,12 +110,19 @@ class PrivateServer:
     @property
     def url(self) -> str:
         """The URL that `hskv.connect` takes: database `hskv`, table `kv`."""
-        read, write = (quote(port, safe="/") for port in self._ports)
+        read, write = (quote(self._ports.get(name, ""), safe="/") for name in ("read", "write"))
         login = f":{quote(self.secret, safe='')}@" if self.secret else ""
         write_secret = f"write_secret={quote(self.write_secret, safe='')}"
         if self._tcp:
             return f"hskv://{login}127.0.0.1:{read},{write}/hskv/kv?{write_secret}"
         return f"hskv+unix://{login}/hskv/kv?read={read}&write={write}&{write_secret}"
+
+    @property
+    def sql_url(self) -> str:
+        """The SQL port and its user, as the option `sql` of a URL. Needs `sql_tcp=True`."""
+        if not self._sql_tcp:
+            raise ServerStartError("SQL listens on a unix socket only: pass sql_tcp=True")
+        return f"mysql://hskv:{self._sql_password}@127.0.0.1:{self._ports.get('sql', '')}/"
 
     @property
     def sql(self) -> dict[str, Any]:
@@ -132,7 +141,7 @@ class PrivateServer:
             text = (self.directory / "log").read_text(errors="replace")
         except (FileNotFoundError, ServerStartError):
             return ""
-        for secret in filter(None, (self.secret, self.write_secret)):
+        for secret in filter(None, self._hidden):
             text = text.replace(secret, "***")
         return text
 
@@ -152,11 +161,9 @@ class PrivateServer:
         new = self._directory is None
         try:
             if self._directory is None:
-                self._directory = _short_directory()
+                self._directory = short_directory()
                 atexit.register(self.close)
-                give_to_server_user(self._directory)
-            self._initialise(deadline)
-            self._start_somewhere(deadline)
+            self._start(deadline)
         except BaseException:
             # A server that ran before keeps its data.
             if new:
@@ -181,17 +188,18 @@ class PrivateServer:
         self._end(signal.SIGTERM if self._given_datadir else signal.SIGKILL)
         atexit.unregister(self.close)
         directory, self._directory = self._directory, None
-        self._ports = ("", "")
+        self._ports = {}
         if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
+            remove([directory])
+
+    @property
+    def _hidden(self) -> tuple[str, ...]:
+        """What the log is not to show."""
+        return self.secret, self.write_secret, self._sql_password
 
     @property
     def _tmpdir(self) -> Path:
-        directory = self.directory / "tmp"
-        if not directory.exists():
-            directory.mkdir(mode=0o700)
-            give_to_server_user(directory)
-        return directory
+        return own_directory(self.directory / "tmp")
 
     def _secret(self, option: str) -> str:
         secret = self._options.get(option, secrets.token_hex(16))
@@ -199,59 +207,18 @@ class PrivateServer:
             raise TypeError(f"{option} is a str (empty: no login), not {secret!r}")
         return secret
 
-    def _initialise(self, deadline: float) -> None:
-        datadir = self.datadir
-        datadir.mkdir(parents=True, exist_ok=True)
-        if (closed := closed_to_server_user(datadir)) is not None:
-            raise ServerStartError(
-                f"the user mysql cannot enter {closed}, so it cannot use {datadir}: "
-                f"chmod o+x {closed}, or give another directory"
-            )
-        self._wait_for_the_lock()
-        if (datadir / "mysql").is_dir():
-            return
-        give_to_server_user(datadir)
-        there = set(datadir.iterdir())
-        try:
-            trouble = run(self._install_command(), max(0.0, deadline - time.monotonic()))
-            if trouble is not None:
-                raise ServerStartError(f"mariadb-install-db failed in {datadir}: {trouble}")
-        except BaseException:
-            # A half of the system tables would pass for all of them at the next start.
-            _remove(set(datadir.iterdir()) - there)
-            raise
-
-    def _wait_for_the_lock(self) -> None:
-        deadline = time.monotonic() + _LOCK_SECONDS
-        while is_in_use(self.datadir):
-            if time.monotonic() > deadline:
-                raise ServerStartError(
-                    f"{self.datadir} is in use by another server: stop that one, or give "
-                    "another directory"
-                )
-            time.sleep(_POLL_SECONDS)
-
-    def _install_command(self) -> list[str]:
-        return [
-            *as_server_user(self._programs.setpriv),
-            self._programs.install_db,
-            "--no-defaults",
-            "--auth-root-authentication-method=normal",
-            "--skip-name-resolve",
-            "--skip-test-db",
-            f"--datadir={self.datadir}",
-            # Two servers that are made at once must not meet in the machine's own.
-            f"--tmpdir={self._tmpdir}",
-            "--innodb-log-file-size=8M",
-            "--innodb-flush-log-at-trx-commit=0",
-        ]
+    def _start(self, deadline: float) -> None:
+        """Make the data where there is none, and the server answer."""
+        prepare_datadir(self.datadir)
+        install_datadir(self._programs, self.datadir, self._tmpdir, deadline)
+        self._start_somewhere(deadline)
 
     def _start_somewhere(self, deadline: float) -> None:
         """Start; the first time on other ports when another program took one of ours."""
-        choose = not self._ports[0]
-        for _ in range(_ATTEMPTS if choose and self._tcp else 1):
+        choose = not self._ports
+        for _ in range(_ATTEMPTS if choose else 1):
             if choose:
-                self._ports = _free_ports() if self._tcp else self._socket_paths()
+                self._ports = self._choose_ports()
             self._write_settings()
             self._spawn()
             trouble = self._wait(deadline, hurry=choose and self._tcp)
@@ -259,15 +226,25 @@ class PrivateServer:
                 return
             ended = self.pid is None
             self._end(signal.SIGKILL)
-            if ended or time.monotonic() > deadline:
+            if time.monotonic() > deadline or (ended and _TAKEN_PORT not in self.log):
                 break
-        raise ServerStartError(f"{trouble}; the end of its log:\n{self._log_tail()}")
+        raise self._failed(ServerStartError, trouble)
 
-    def _socket_paths(self) -> tuple[str, str]:
-        return str(self.directory / "read.sock"), str(self.directory / "write.sock")
+    def _failed(self, kind: type[HandlerSocketError], trouble: object) -> HandlerSocketError:
+        """An error that quotes the log."""
+        tail = "\n".join(self.log.splitlines()[-_LOG_TAIL_LINES:])
+        return kind(f"{trouble}; the end of its log:\n{tail}")
+
+    def _choose_ports(self) -> dict[str, str]:
+        names = self._port_names()
+        sockets = {name: str(self.directory / f"{name}.sock") for name in ("read", "write")}
+        return sockets | dict(zip(names, free_ports(len(names)), strict=True))
+
+    def _port_names(self) -> list[str]:
+        """What listens on TCP."""
+        return ["read", "write"] * self._tcp + ["sql"] * self._sql_tcp
 
     def _settings(self) -> dict[str, str | int | None]:
-        read, write = self._ports
         return {
             "datadir": str(self.datadir),
             "tmpdir": str(self._tmpdir),
@@ -278,10 +255,10 @@ class PrivateServer:
             "plugin_maturity": "beta",
             "plugin_load_add": "handlersocket",
             "handlersocket_address": "127.0.0.1" if self._tcp else "/",
-            "handlersocket_port": read,
-            "handlersocket_port_wr": write,
-            "handlersocket_plain_secret": _quoted(self.secret),
-            "handlersocket_plain_secret_wr": _quoted(self.write_secret),
+            "handlersocket_port": self._ports["read"],
+            "handlersocket_port_wr": self._ports["write"],
+            "handlersocket_plain_secret": quoted(self.secret),
+            "handlersocket_plain_secret_wr": quoted(self.write_secret),
             "handlersocket_threads": 16,
             "handlersocket_threads_wr": 1,
             "handlersocket_timeout": 300,
@@ -292,24 +269,30 @@ class PrivateServer:
             "innodb_log_file_size": "64M",
             "character_set_server": "utf8mb4",
             "skip_name_resolve": 1,
-            "skip_networking": 1,
+            **self._network(),
             **{name: value for name, value in self._options.items() if "secret" not in name},
         }
 
+    def _network(self) -> dict[str, str | int | None]:
+        if self._sql_tcp:
+            return {"bind_address": "127.0.0.1", "port": self._ports["sql"]}
+        return {"skip_networking": 1}
+
     def _write_settings(self) -> None:
-        settings = self._settings().items()
-        lines = [f"{name} = {value}" for name, value in settings if value is not None]
-        _write_private(self.directory / "my.cnf", "\n".join(["[mariadbd]", *lines, ""]))
-        table = Table("kv", database="hskv").create_sql().replace("\n", " ")
-        table = table.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1)
-        _write_private(
-            self.directory / "init.sql", f"CREATE DATABASE IF NOT EXISTS hskv;\n{table};\n"
-        )
+        write_settings(self.directory / "my.cnf", self._settings())
+        users = user_statements(self._sql_password) if self._sql_tcp else []
+        statements = [*table_statements(), *users]
+        write_private(self.directory / "init.sql", "".join(f"{one};\n" for one in statements))
 
     def _spawn(self) -> None:
-        command = [self._programs.mariadbd, f"--defaults-file={self.directory / 'my.cnf'}"]
+        settings = f"--defaults-file={self.directory / 'my.cnf'}"
+        command = [self._programs.mariadbd, settings, *self._arguments()]
         self._keeper = Keeper(self._programs.setpriv, command, self.directory / "log")
         self._keeper.start()
+
+    def _arguments(self) -> list[str]:
+        """What is said on the command line, for one start alone."""
+        return []
 
     def _wait(self, deadline: float, *, hurry: bool) -> str | None:
         """Wait until everything answers; what is wrong, when it does not in time.
@@ -353,47 +336,19 @@ class PrivateServer:
             self._keeper.end(number)
             self._keeper = None
 
-    def _log_tail(self) -> str:
-        return "\n".join(self.log.splitlines()[-_LOG_TAIL_LINES:])
+
+def table_statements() -> list[str]:
+    """What makes the database and the table, where they are not there."""
+    table = Table("kv", database="hskv").create_sql().replace("\n", " ")
+    table = table.replace("CREATE TABLE", "CREATE TABLE IF NOT EXISTS", 1)
+    return ["CREATE DATABASE IF NOT EXISTS hskv", table]
 
 
-def _short_directory() -> Path:
-    """A directory whose path leaves room for the name of a socket."""
-    for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 mkdtemp makes a private one in it
-        path = Path(parent, "hskv-12345678")
-        if len(os.fsencode(path)) <= _LONGEST_DIRECTORY and not closed_to_server_user(path):
-            return Path(tempfile.mkdtemp(prefix="hskv-", dir=parent))
-    raise ServerStartError("set TMPDIR to a short path that the server's user may enter")
-
-
-def _remove(paths: set[Path]) -> None:
-    for path in paths:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def _quoted(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.touch(mode=0o600)
-    path.write_text(text)
-    give_to_server_user(path)
-
-
-def _free_ports() -> tuple[str, str]:
-    """Two free ports below those that the kernel gives out to clients."""
-    ports: list[str] = []
-    for port in random.sample(range(15000, 32000), 100):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        ports.append(str(port))
-        if len(ports) == 2:
-            return ports[0], ports[1]
-    raise ServerStartError("no two free ports were found between 15000 and 32000")
+def user_statements(password: str) -> list[str]:
+    """What makes the user of the SQL port: it owns the database, and sees how replication is."""
+    user = "'hskv'@'127.0.0.1'"
+    return [
+        f"CREATE OR REPLACE USER {user} IDENTIFIED BY '{password}'",
+        f"GRANT ALL ON hskv.* TO {user}",
+        f"GRANT BINLOG MONITOR, SLAVE MONITOR ON *.* TO {user}",
+    ]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pymysql
 import pytest
@@ -152,16 +153,16 @@ def test_two_servers_do_not_meet() -> None:
 
 
 def test_a_port_taken_meanwhile_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    pick = private_server._free_ports  # the one way to be late between choice and start
+    pick = private_server.free_ports  # the one way to be late between choice and start
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = str(other.getsockname()[1])
-        choices = iter([("", taken), ("", "")])
+        choices = iter([taken, ""])
 
-        def picked_late() -> tuple[str, str]:
-            read, write = pick()
-            return read, next(choices)[1] or write
+        def picked_late(count: int) -> list[str]:
+            *ports, last = pick(count)
+            return [*ports, next(choices) or last]
 
-        monkeypatch.setattr(private_server, "_free_ports", picked_late)
+        monkeypatch.setattr(private_server, "free_ports", picked_late)
         with PrivateServer(tcp=True) as server, hskv.connect(server.url) as store:
             assert f",{taken}/" not in server.url
             store["a"] = 1
@@ -175,6 +176,37 @@ def test_a_port_taken_meanwhile_is_not_used(monkeypatch: pytest.MonkeyPatch) -> 
             server.start()
             assert server.url == url
             assert store["a"] == 1
+
+
+def test_sql_on_a_port_has_a_user_who_owns_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    pick = private_server.free_ports
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        choices = iter([str(other.getsockname()[1])])
+        monkeypatch.setattr(
+            private_server,
+            "free_ports",
+            lambda count: [*pick(count)[1:], *choices, *pick(1)][:count],
+        )
+        with PrivateServer(sql_tcp=True) as server:
+            assert not server.sql_url.endswith(f":{other.getsockname()[1]}/")
+            url = urlsplit(server.sql_url)
+            assert url.password
+            login = {"host": url.hostname, "port": url.port, "user": url.username}
+            with (
+                closing(pymysql.connect(password=url.password, **login)) as connection,
+                connection.cursor() as cursor,
+            ):
+                cursor.execute("INSERT hskv.kv (k, v) VALUES ('a', '1')")
+                with pytest.raises(pymysql.err.OperationalError, match="denied"):
+                    cursor.execute("SELECT * FROM mysql.global_priv")
+            for user in ("hskv", "root"):
+                with pytest.raises(pymysql.err.OperationalError, match="denied"):
+                    pymysql.connect(**{**login, "user": user})
+            server.stop()
+            server.start()
+            assert url.password not in server.log
+    with PrivateServer() as server, pytest.raises(ServerStartError, match="sql_tcp=True"):
+        _ = server.sql_url
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="the server runs as another user only for root")
