@@ -1,6 +1,8 @@
 """MariaDBs of one's own, to try hskv and to test with."""
 
+from .cluster import ClusterError
 from .programs import ServerStartError
+from .replication import PrivateReplication
 from .server import PrivateServer
 
-__all__ = ["PrivateServer", "ServerStartError"]
+__all__ = ["ClusterError", "PrivateReplication", "PrivateServer", "ServerStartError"]

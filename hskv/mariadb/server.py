@@ -245,6 +245,10 @@ class PrivateServer:
         return ["read", "write"] * self._tcp + ["sql"] * self._sql_tcp
 
     def _settings(self) -> dict[str, str | int | None]:
+        chosen = {name: value for name, value in self._options.items() if "secret" not in name}
+        return {**self._own_settings(), **chosen}
+
+    def _own_settings(self) -> dict[str, str | int | None]:
         return {
             "datadir": str(self.datadir),
             "tmpdir": str(self._tmpdir),
@@ -270,7 +274,6 @@ class PrivateServer:
             "character_set_server": "utf8mb4",
             "skip_name_resolve": 1,
             **self._network(),
-            **{name: value for name, value in self._options.items() if "secret" not in name},
         }
 
     def _network(self) -> dict[str, str | int | None]:
