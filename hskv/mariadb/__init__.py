@@ -1,8 +1,15 @@
 """MariaDBs of one's own, to try hskv and to test with."""
 
 from .cluster import ClusterError
+from .galera import PrivateGalera
 from .programs import ServerStartError
 from .replication import PrivateReplication
 from .server import PrivateServer
 
-__all__ = ["ClusterError", "PrivateReplication", "PrivateServer", "ServerStartError"]
+__all__ = [
+    "ClusterError",
+    "PrivateGalera",
+    "PrivateReplication",
+    "PrivateServer",
+    "ServerStartError",
+]

@@ -71,7 +71,7 @@ class Node(PrivateServer, ABC):
                 return list(cursor.fetchall())
         except (pymysql.MySQLError, OSError) as error:
             # Without the statement: it may hold a password.
-            raise self._failed(ClusterError, f"SQL failed on {self!r} ({error})") from None
+            raise ClusterError(f"SQL failed on {self!r} ({error})") from None
 
     def ask(self, statement: str, *arguments: object) -> Any:
         """The first value that a query gives, None where it gives no row."""
@@ -86,14 +86,6 @@ class Node(PrivateServer, ABC):
     @abstractmethod
     def _cluster_settings(self) -> Mapping[str, str | int | None]:
         """What makes it a server of its cluster."""
-
-    @abstractmethod
-    def _join(self, deadline: float) -> None:
-        """Take its place in the cluster, once it answers."""
-
-    def _start(self, deadline: float) -> None:
-        super()._start(deadline)
-        self._join(deadline)
 
     def _port_names(self) -> list[str]:
         return ["read", "sql"]

@@ -24,6 +24,7 @@ _POLL_SECONDS: Final = 0.02
 _LOCK_SECONDS: Final = 1.0
 # What the kernel takes for the path of a unix socket, less the longest name in our directory.
 _LONGEST_DIRECTORY: Final = 107 - len("/write.sock")
+_PORTS: Final = range(15000, 32000)
 # Where SQL listens on TCP nobody is to be root without a password.
 _LOCAL_ROOT: Final = "DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost';\n"
 
@@ -104,10 +105,10 @@ def remove(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def free_ports(count: int) -> list[str]:
+def free_ports(count: int, among: range = _PORTS) -> list[str]:
     """Free ports of loopback, below those that the kernel gives out to clients."""
     ports: list[str] = []
-    for port in random.sample(range(15000, 32000), 100 + count):
+    for port in random.sample(among, 100 + count):
         if len(ports) == count:
             return ports
         with socket.socket() as probe:
@@ -116,7 +117,7 @@ def free_ports(count: int) -> list[str]:
             except OSError:
                 continue
         ports.append(str(port))
-    raise ServerStartError(f"no {count} free ports were found between 15000 and 32000")
+    raise ServerStartError(f"no {count} free ports were found in {among}")
 
 
 def _wait_for_the_lock(datadir: Path) -> None:

@@ -59,7 +59,8 @@ class ReplicationServer(Node):
         # The primary keeps what no replica had acknowledged: one may have it all the same.
         return ["--init-rpl-role=MASTER"] if self.is_primary else []
 
-    def _join(self, deadline: float) -> None:
+    def _start(self, deadline: float) -> None:
+        super()._start(deadline)
         self._cluster._place(self, deadline)
 
 
@@ -70,7 +71,7 @@ class PrivateReplication(PrivateCluster[ReplicationServer]):
     HandlerSocket to any server: `url` opens a store so. With `semi_sync` a write is acknowledged
     when one replica has received it: what was acknowledged outlives the primary. Without, the
     last writes may be lost with it. `options` are settings of mariadbd for all servers,
-    `start_timeout` is in seconds, for the start of all of them. `servers` are the servers in
+    `start_timeout` is in seconds, for each start and promotion. `servers` are the servers in
     the order of the URL, whoever is the primary.
 
     Raises ServerStartError, ClusterError; ImportError without PyMySQL.

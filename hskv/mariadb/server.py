@@ -288,10 +288,12 @@ class PrivateServer:
         write_private(self.directory / "init.sql", "".join(f"{one};\n" for one in statements))
 
     def _spawn(self) -> None:
-        settings = f"--defaults-file={self.directory / 'my.cnf'}"
-        command = [self._programs.mariadbd, settings, *self._arguments()]
+        command = [*self._command(), *self._arguments()]
         self._keeper = Keeper(self._programs.setpriv, command, self.directory / "log")
         self._keeper.start()
+
+    def _command(self) -> list[str]:
+        return [self._programs.mariadbd, f"--defaults-file={self.directory / 'my.cnf'}"]
 
     def _arguments(self) -> list[str]:
         """What is said on the command line, for one start alone."""
