@@ -5,8 +5,8 @@ VENV ?= .venv
 export VENV
 PYTHON_IN_VENV = $(VENV)/bin/python
 
-.PHONY: help setup demo test unit stress bench-setup bench bench-expiry bench-dogpile \
-	bench-limiter fuzz pictures lint types format ci clean
+.PHONY: help setup demo test test-python test-cluster unit stress bench-setup bench bench-expiry \
+	bench-dogpile bench-limiter fuzz pictures lint types format ci clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -19,7 +19,8 @@ demo: setup ## Show the store at work on a MariaDB of its own
 
 test: setup ## Run the unit and server tests, with coverage
 	@rm -f .coverage .coverage.*
-	$(PYTHON_IN_VENV) -m coverage run -m pytest -m "not stress" -n 3 --dist loadfile $(ARGS)
+	$(PYTHON_IN_VENV) -m coverage run -m pytest -m "not stress and not cluster" -n 3 \
+		--dist loadfile $(ARGS)
 	@$(PYTHON_IN_VENV) -m coverage combine --quiet
 	@$(PYTHON_IN_VENV) tools/coverage.py
 
@@ -29,6 +30,13 @@ test-python: setup ## Run the unit tests and faults with the codec in pure Pytho
 
 unit: setup ## Run the tests that need no server
 	$(PYTHON_IN_VENV) -m pytest -m unit $(ARGS)
+
+test-cluster: ## Run the tests on replicas and on Galera; installs galera-4 too
+	@tools/setup.sh galera-4 rsync
+	@rm -f .coverage .coverage.*
+	$(PYTHON_IN_VENV) -m coverage run -m pytest -m cluster $(ARGS)
+	@$(PYTHON_IN_VENV) -m coverage combine --quiet
+	@$(PYTHON_IN_VENV) tools/coverage.py cluster
 
 stress: ## Run the long tests; installs stunnel too
 	@tools/setup.sh stunnel4

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Prepares a machine for hskv: MariaDB with HandlerSocket and a C compiler from the system's
 # packages, and a virtual environment in .venv with hskv and its tools. Running it again is quick.
-# Arguments are more packages of the system to install, each with a program of the same name.
+# Arguments are more packages of the system to install, each with a program of the same name, or
+# galera-4, which is a library.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -18,6 +19,16 @@ have_mariadb() {
             2>/dev/null | grep -q .
 }
 
+have_galera() { ls /usr/lib/galera/libgalera_smm.so /usr/lib*/galera*/libgalera_smm.so 2>/dev/null | grep -q .; }
+
+# Whether a package that was asked for is there.
+have() {
+    case $1 in
+        galera-4) have_galera ;;
+        *) PATH=$PATH:/usr/sbin command -v "$1" >/dev/null 2>&1 ;;
+    esac
+}
+
 have_venv() { "$python" -c 'import ensurepip, venv' >/dev/null 2>&1; }
 
 # For hskv_fast, which hskv can do without.
@@ -32,7 +43,7 @@ missing_packages() {
     have_mariadb || echo mariadb-server
     have_venv || echo python3-venv
     for name in "$@"; do
-        PATH=$PATH:/usr/sbin command -v "$name" >/dev/null 2>&1 || echo "$name"
+        have "$name" || echo "$name"
     done
 }
 

@@ -1,6 +1,7 @@
 """MariaDBs of one's own, to try hskv and to test with."""
 
 from .cluster import ClusterError
+from .ddl import change_table
 from .galera import PrivateGalera
 from .programs import ServerStartError
 from .replication import PrivateReplication
@@ -12,4 +13,5 @@ __all__ = [
     "PrivateReplication",
     "PrivateServer",
     "ServerStartError",
+    "change_table",
 ]

@@ -40,7 +40,12 @@ class Node(PrivateServer, ABC):
     @property
     def url(self) -> str:
         """The URL of a store on this server alone: reads by HandlerSocket, writes by SQL."""
-        return f"{self._read_url}?writes=sql&sql={self.sql_url}"
+        return f"{self.read_url}?writes=sql&sql={self.sql_url}"
+
+    @property
+    def read_url(self) -> str:
+        """The URL of a client that only reads, on this server alone, by HandlerSocket."""
+        return f"hskv://:{self.secret}@{self.listener}/hskv/kv"
 
     @property
     def listener(self) -> str:
@@ -79,10 +84,6 @@ class Node(PrivateServer, ABC):
         return next(iter(rows[0].values())) if rows else None
 
     @property
-    def _read_url(self) -> str:
-        return f"hskv://:{self.secret}@{self.listener}/hskv/kv"
-
-    @property
     @abstractmethod
     def _cluster_settings(self) -> Mapping[str, str | int | None]:
         """What makes it a server of its cluster."""
@@ -98,7 +99,7 @@ class Node(PrivateServer, ABC):
 
     def _check_handlersocket(self) -> None:
         with (
-            Client(self._read_url, timeout=1.0, connect_timeout=1.0, pool_size=1) as client,
+            Client(self.read_url, timeout=1.0, connect_timeout=1.0, pool_size=1) as client,
             # Its answer is enough: the table may come later.
             suppress(TableNotFoundError),
         ):
@@ -145,7 +146,7 @@ class PrivateCluster(ABC, Generic[NodeT]):
         """
         first, *others = self.servers
         replicas = "".join(f"replica={server.listener}&" for server in others)
-        return f"{first._read_url}?{replicas}writes=sql&sql={self.sql_url}"
+        return f"{first.read_url}?{replicas}writes=sql&sql={self.sql_url}"
 
     @property
     def sql_url(self) -> str:

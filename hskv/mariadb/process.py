@@ -76,6 +76,12 @@ class Keeper:
             return
         finally:
             self._started.set()
+        pid = self._process.pid
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        # What it runs itself, as to copy its data to another, ends with it: they are its group,
+        # whose number nobody else gets before it is waited for.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
         self._process.wait()
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pymysql
@@ -19,6 +20,7 @@ import pytest
 import hskv
 from hskv.exceptions import ConnectionError
 from hskv.mariadb import PrivateServer, ServerStartError
+from hskv.mariadb import files
 from hskv.mariadb import server as private_server
 
 
@@ -153,7 +155,7 @@ def test_two_servers_do_not_meet() -> None:
 
 
 def test_a_port_taken_meanwhile_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    pick = private_server.free_ports  # the one way to be late between choice and start
+    pick = files.free_ports  # the one way to be late between choice and start
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = str(other.getsockname()[1])
         choices = iter([taken, ""])
@@ -179,7 +181,7 @@ def test_a_port_taken_meanwhile_is_not_used(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_sql_on_a_port_has_a_user_who_owns_the_database(monkeypatch: pytest.MonkeyPatch) -> None:
-    pick = private_server.free_ports
+    pick = files.free_ports
     with socket.create_server(("127.0.0.1", 0)) as other:
         choices = iter([str(other.getsockname()[1])])
         monkeypatch.setattr(
@@ -191,7 +193,7 @@ def test_sql_on_a_port_has_a_user_who_owns_the_database(monkeypatch: pytest.Monk
             assert not server.sql_url.endswith(f":{other.getsockname()[1]}/")
             url = urlsplit(server.sql_url)
             assert url.password
-            login = {"host": url.hostname, "port": url.port, "user": url.username}
+            login: dict[str, Any] = {"host": url.hostname, "port": url.port, "user": url.username}
             with (
                 closing(pymysql.connect(password=url.password, **login)) as connection,
                 connection.cursor() as cursor,
