@@ -19,8 +19,7 @@ import pytest
 
 import hskv
 from hskv.exceptions import ConnectionError
-from hskv.mariadb import PrivateServer, ServerStartError
-from hskv.mariadb import files
+from hskv.mariadb import PrivateServer, ServerStartError, files
 from hskv.mariadb import server as private_server
 
 
