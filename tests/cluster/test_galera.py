@@ -55,6 +55,7 @@ class TestCrashes:
         for node in galera.nodes:
             assert arrives(node, writer.acknowledged[-1], b"x")
             assert set(writer.acknowledged) <= keys(node)
+        writer.tell("Galera node killed, back")
 
     def test_handlersocket_goes_on_while_another_node_is_missed(
         self, galera: PrivateGalera
@@ -71,6 +72,7 @@ class TestCrashes:
                 longest = max(longest, time.monotonic() - began)
         killed.start()
         assert longest < 1.0
+        print(f"HandlerSocket of a node while another is missed: longest find {longest:.3f} s")
 
     def test_a_node_that_stood_still_is_left_out_and_comes_back_by_itself(
         self, galera: PrivateGalera

@@ -134,6 +134,7 @@ class TestCrashes:
         assert eventually(lambda: keys(old) == keys(new))
         with pytest.raises(pymysql.MySQLError, match="read-only"):
             write(old, "stray")
+        writer.tell("primary killed, replica promoted, old one back")
 
     def test_a_planned_promotion_loses_nothing_though_clients_are_connected(
         self, replication: PrivateReplication
@@ -149,6 +150,7 @@ class TestCrashes:
                 writer.wait_for(100)
         assert set(writer.acknowledged) <= keys(new)
         assert eventually(lambda: keys(old) == keys(new))
+        writer.tell("planned promotion")
 
     def test_what_no_replica_received_is_gone_from_the_old_primary_too(
         self, replication: PrivateReplication

@@ -118,3 +118,8 @@ class Writer(threading.Thread):
         """Wait until so many more writes were acknowledged."""
         wanted = len(self.acknowledged) + more
         assert eventually(lambda: len(self.acknowledged) >= wanted, seconds)
+
+    def tell(self, what: str) -> None:
+        """Print what it measured, for the summary of the run."""
+        count = len(self.acknowledged)
+        print(f"{what}: {count:,} writes acknowledged; they stopped for {self.longest_gap:.2f} s")

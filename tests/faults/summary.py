@@ -21,11 +21,11 @@ def show_figures(reporter: Any) -> None:
 
 
 def _show_told(reporter: Any) -> None:
-    """What long tests printed in the end: what they counted and measured."""
+    """What long tests, and those of clusters, printed in the end: what they measured."""
     told = [
         line
         for report in reporter.stats.get("passed", [])
-        if report.when == "call" and "stress" in report.keywords
+        if report.when == "call" and {"stress", "cluster"} & set(report.keywords)
         for line in report.capstdout.splitlines()
         if line.strip()
     ]
