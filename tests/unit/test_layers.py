@@ -62,6 +62,16 @@ ORDER = [
     "hskv.mariadb",
     "hskv",
     "hskv.cli",
+    "hskv.cli.exits",
+    "hskv.cli.consoles",
+    "hskv.cli.sql",
+    "hskv.cli.app",
+    "hskv.cli.options",
+    "hskv.cli.table",
+    "hskv.cli.doctor",
+    "hskv.cli.commands",
+    "hskv.cli.main",
+    "hskv.__main__",
     "hskv.pytest_plugin",
 ]
 

@@ -1,0 +1,7 @@
+"""`python -m hskv`, the command `hskv`."""
+
+import sys
+
+from .cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,110 @@
+"""What the commands share: the server they were given, and how they print."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from .exits import Exit, Failure
+from .sql import sql_login
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .. import Client, KeyValueStore
+
+_NO_SERVER: Final = (
+    "no server is named: set HSKV_URL, or give --url or --url-file "
+    "(export HSKV_URL=$(hskv server start --quiet) starts one to try)"
+)
+_NO_SQL: Final = "this needs SQL: set HSKV_SQL, or give --sql or --sql-file"
+
+
+class App:
+    """What stood on the command line for all commands, and what they make of it.
+
+    A command takes it by `@click.pass_obj`, and the options that it heeds from `options`.
+    """
+
+    def __init__(self) -> None:
+        self.given_url: str | None = None
+        self.given_sql: str | None = None
+        self.json = False
+
+    @property
+    def url(self) -> str:
+        """The URL of the server. Ends the command where none was given."""
+        url = self.given_url or os.environ.get("HSKV_URL")
+        if not url:
+            raise Failure(_NO_SERVER, Exit.USAGE)
+        return url
+
+    @property
+    def has_sql(self) -> bool:
+        """Whether the command was told of SQL."""
+        return bool(self.given_sql or os.environ.get("HSKV_SQL"))
+
+    def store(self, **options: Any) -> "KeyValueStore[bytes, Any]":
+        """A store of bytes keys on the server; close it. Ends the command for a wrong URL."""
+        from .. import KeyValueStore
+
+        with usage():
+            return KeyValueStore(self.url, key_type=bytes, **options)
+
+    def client(self, **options: Any) -> "Client":
+        """A client of the server; close it. Ends the command for a wrong URL."""
+        from .. import Client
+
+        with usage():
+            return Client(self.url, **options)
+
+    def sql(self, **options: Any) -> Any:
+        """A PyMySQL connection, committed at once; close it. Ends the command without a URL."""
+        import pymysql
+
+        return pymysql.connect(**self.sql_login(), autocommit=True, **options)
+
+    def sql_login(self) -> dict[str, Any]:
+        """Keyword arguments for `pymysql.connect`. Ends the command without a URL."""
+        url = self.given_sql or os.environ.get("HSKV_SQL")
+        if not url:
+            raise Failure(_NO_SQL, Exit.USAGE)
+        with usage():
+            return sql_login(url)
+
+    @cached_property
+    def console(self) -> "Console":
+        """Where text for people goes: stdout, coloured on a terminal (NO_COLOR is heeded)."""
+        from .consoles import console
+
+        return console()
+
+    @cached_property
+    def notes(self) -> "Console":
+        """Where progress and advice go: stderr."""
+        from .consoles import console
+
+        return console(stderr=True)
+
+    def emit(self, value: object) -> None:
+        """Print one line of JSON, for `--json`."""
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def usage() -> Iterator[None]:
+    """Tells of a ValueError or TypeError inside it as of a mistake on the command line."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise click.UsageError(str(error)) from None
+
+
+def warn(message: str) -> None:
+    """Print a warning on stderr."""
+    click.secho(f"warning: {message}", err=True, fg="magenta")
