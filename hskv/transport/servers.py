@@ -15,6 +15,7 @@ from typing import Final
 from ..exceptions import ConnectionError, PoolTimeoutError
 from .channel import Channel
 from .fork import renew_after_fork
+from .health import Health
 from .pool import ChannelPool
 
 _log = logging.getLogger("hskv")
@@ -51,11 +52,13 @@ class Servers:
     A server that cannot be reached, or breaks a connection, is set aside: for half a second at
     first, twice as long each time it fails again, up to 30 s. When its pause is over, one
     request tries it, while the others still pass it by; with that it is back. Where all are set
-    aside, the one that may come back soonest is tried.
+    aside, the one that may come back soonest is tried. With `health` only those are used that
+    SQL says are well.
     """
 
-    def __init__(self, pools: Sequence[ChannelPool]) -> None:
+    def __init__(self, pools: Sequence[ChannelPool], health: Health | None = None) -> None:
         self._members = [_Member(pool) for pool in pools]
+        self._health = health
         self._by_pool = {id(member.pool): member for member in self._members}
         self._turn = itertools.count(random.randrange(len(pools)))
         self.after_fork()
@@ -73,7 +76,7 @@ class Servers:
     def acquire(self) -> Channel:
         """A channel to the next server that can be reached.
 
-        Raises what the last of them raises when none can.
+        Raises what the last of them raises when none can; ConnectionError where none is well.
         """
         error = ConnectionError("no server is configured")
         for member in self._candidates():
@@ -130,6 +133,8 @@ class Servers:
         """Close all pools."""
         for member in self._members:
             member.pool.close()
+        if self._health is not None:
+            self._health.close()
 
     def after_fork(self) -> None:
         """In a child: another thread may have held the lock."""
@@ -143,9 +148,12 @@ class Servers:
 
     def _candidates(self) -> list[_Member]:
         """Whom to try, in this order: the healthy in turn, or one whose pause is over."""
-        first = next(self._turn) % len(self._members)
-        members = self._members[first:] + self._members[:first]
         now = monotonic()
+        members = self._members
+        if self._health is not None:
+            members = [members[number] for number in self._health.well(now)]
+        first = next(self._turn) % len(members)
+        members = members[first:] + members[:first]
         with self._lock:
             probed = next((m for m in members if m.failures and m.retry_time <= now), None)
             if probed is not None:

@@ -23,6 +23,8 @@ ORDER = [
     "hskv.transport.address",
     "hskv.transport.channel",
     "hskv.transport.pool",
+    "hskv.transport.checkup",
+    "hskv.transport.health",
     "hskv.transport.servers",
     "hskv.transport.retry",
     "hskv.client",

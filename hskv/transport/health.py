@@ -1,0 +1,182 @@
+"""Which of several servers may be read from: each is asked again and again, by a thread of its own.
+
+Locks: `Health._news`, a condition, guards the verdicts; never held while a server is asked.
+
+The threads begin with the first request, are daemons, and end with the client, or when nobody has
+sent a request for a minute. A forked child has none, knows nothing, and begins anew. Under gevent
+they are greenlets.
+"""
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final
+
+from ..exceptions import ConnectionError
+from .checkup import Checkup, Examiner
+from .fork import renew_after_fork
+
+_log = logging.getLogger("hskv")
+
+_EVERY_SECONDS: Final = 1.0
+# What a process knew before it was suspended is out of date.
+_TRUSTED_SECONDS: Final = 10.0
+_UNUSED_SECONDS: Final = 60.0
+_NOT_ASKED: Final = Checkup("it has not answered by SQL yet")
+
+
+class _Patient:
+    """A server, how it is asked, and what it last said."""
+
+    def __init__(self, name: str, examiner: Callable[[], Examiner]) -> None:
+        self.name = name
+        self.examiner = examiner
+        self.forget()
+
+    def forget(self) -> None:
+        self.watched = False
+        self.checkup = _NOT_ASKED
+        self.trusted_until = float("-inf")
+
+
+class Health:
+    """Knows which servers may be read from, without asking any when a request is sent.
+
+    `servers` are their names, each with what makes an `Examiner` of it. A request waits for up
+    to `timeout` seconds until at least one is known to be well: the first one of a process does.
+    """
+
+    def __init__(
+        self, servers: Sequence[tuple[str, Callable[[], Examiner]]], timeout: float
+    ) -> None:
+        self._patients = [_Patient(name, examiner) for name, examiner in servers]
+        self._timeout = timeout
+        self._closed = threading.Event()
+        self.after_fork()
+        renew_after_fork(self)
+
+    def __repr__(self) -> str:
+        return f"<Health, {len(self._well)} of {len(self._patients)} servers well>"
+
+    def well(self, now: float) -> tuple[int, ...]:
+        """The places of the servers that may be read from, at a time of `monotonic`.
+
+        Raises ConnectionError, with the troubles of all, where there is none.
+        """
+        self._used = now
+        if now < self._trusted_until:
+            return self._well
+        return self._first_known(now)
+
+    def primaries(self, now: float) -> tuple[int, ...]:
+        """Of those, the ones that take writes. Empty where there is none; raises as `well`."""
+        return tuple(number for number in self.well(now) if self._patients[number].checkup.primary)
+
+    def troubles(self) -> dict[str, str]:
+        """Why each of the others is not read from, by name; as far as it is known."""
+        now = monotonic()
+        with self._news:
+            self._decide(now)
+            return {
+                one.name: one.checkup.trouble or "it has not answered by SQL any more"
+                for number, one in enumerate(self._patients)
+                if number not in self._well
+            }
+
+    def close(self) -> None:
+        """Ask no more. Idempotent."""
+        self._closed.set()
+        self._trusted_until = float("-inf")
+
+    def after_fork(self) -> None:
+        """In a child: the threads are the parent's, and so is what they learned."""
+        self._news = threading.Condition()
+        self._well: tuple[int, ...] = ()
+        self._trusted_until = float("-inf")
+        self._used = monotonic()
+        for patient in self._patients:
+            patient.forget()
+
+    def _first_known(self, now: float) -> tuple[int, ...]:
+        if self._closed.is_set():
+            # Their pools say so.
+            return tuple(range(len(self._patients)))
+        deadline = now + self._timeout
+        self._watch()
+        with self._news:
+            self._decide(now)
+            while not self._well and any(one.trusted_until <= now for one in self._patients):
+                if not self._news.wait(deadline - monotonic()):
+                    break
+            if self._well:
+                return self._well
+        troubles = "; ".join(f"{name}: {trouble}" for name, trouble in self.troubles().items())
+        raise ConnectionError(f"no server may be read from; by SQL, {troubles}")
+
+    def _decide(self, now: float) -> None:
+        """Go by what is known now; the lock is held."""
+        well = [
+            (number, one)
+            for number, one in enumerate(self._patients)
+            if one.checkup.trouble is None and now < one.trusted_until
+        ]
+        self._well = tuple(number for number, _ in well)
+        self._trusted_until = min((one.trusted_until for _, one in well), default=float("-inf"))
+
+    def _watch(self) -> None:
+        """Begin to ask the servers that are not asked."""
+        with self._news:
+            unwatched = [one for one in self._patients if not one.watched]
+            for patient in unwatched:
+                patient.watched = True
+            news = self._news
+        for patient in unwatched:
+            arguments = (weakref.ref(self), news, patient, patient.examiner(), self._closed)
+            name = f"hskv health of {patient.name}"
+            threading.Thread(
+                target=_ask_until_unused, args=arguments, name=name, daemon=True
+            ).start()
+
+    def _ask(self, news: threading.Condition, patient: _Patient, examine: Examiner) -> bool:
+        """Ask a server once, and tell; False when nobody wants to know any more."""
+        checkup = examine()
+        now = monotonic()
+        # A greenlet lives on in a forked child, which has begun anew.
+        if news is not self._news:
+            return False
+        with news:
+            before = patient.checkup.trouble
+            patient.checkup, patient.trusted_until = checkup, now + _TRUSTED_SECONDS
+            self._decide(now)
+            patient.watched = now < self._used + _UNUSED_SECONDS and not self._closed.is_set()
+            news.notify_all()
+        if checkup.trouble != before:
+            _tell(patient.name, before, checkup.trouble)
+        if patient.watched:
+            self._watch()
+        return patient.watched
+
+
+def _ask_until_unused(
+    health: "weakref.ref[Health]",
+    news: threading.Condition,
+    patient: _Patient,
+    examiner: Examiner,
+    closed: threading.Event,
+) -> None:
+    try:
+        while (still := health()) is not None and still._ask(news, patient, examiner):
+            # Not kept alive by this thread.
+            del still
+            closed.wait(_EVERY_SECONDS)
+    finally:
+        examiner.close()
+
+
+def _tell(name: str, before: str | None, trouble: str | None) -> None:
+    if trouble is not None:
+        _log.warning("%s is not read from: %s", name, trouble)
+    elif before != _NOT_ASKED.trouble:
+        _log.info("%s may be read from again", name)

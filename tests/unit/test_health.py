@@ -1,0 +1,326 @@
+"""Who asks the servers, when, and what a request sees of it. No network."""
+
+import gc
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from hskv.exceptions import ConnectionError as HskvConnectionError
+from hskv.transport import health as health_module
+from hskv.transport.checkup import Checkup
+from hskv.transport.health import Health
+from hskv.transport.pool import ChannelPool
+from hskv.transport.servers import Servers
+
+from .fake_channels import Server
+
+WELL = Checkup(None)
+PRIMARY = Checkup(None, primary=True)
+ILL = Checkup("replication is stopped")
+
+
+class Body:
+    """A server that is asked, and says what a test has it say."""
+
+    def __init__(self, says: Checkup = WELL) -> None:
+        self.says = says
+        self.asked = 0
+        self.closed = 0
+        self.hangs = False
+        self.answers = threading.Event()
+        self.answers.set()
+
+    def __call__(self) -> Checkup:
+        if not self.answers.is_set():
+            self.hangs = True
+            self.answers.wait(10)
+        self.asked += 1
+        return self.says
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def eventually(condition: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health_module, "_EVERY_SECONDS", 0.01)
+
+
+@pytest.fixture
+def bodies() -> list[Body]:
+    return [Body(), Body(), Body()]
+
+
+def health_of(bodies: list[Body], timeout: float = 5.0) -> Health:
+    servers: list[Any] = [(f"server{n}", lambda b=body: b) for n, body in enumerate(bodies)]
+    return Health(servers, timeout)
+
+
+@pytest.fixture
+def health(bodies: list[Body]) -> Iterator[Health]:
+    health = health_of(bodies)
+    yield health
+    health.close()
+    for body in bodies:
+        body.answers.set()
+
+
+def well(health: Health) -> tuple[int, ...]:
+    return health.well(time.monotonic())
+
+
+def threads() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name.startswith("hskv health of")]
+
+
+def all_known(health: Health) -> bool:
+    return all(one.checkup is not health_module._NOT_ASKED for one in health._patients)
+
+
+def test_nobody_is_asked_before_the_first_request(health: Health, bodies: list[Body]) -> None:
+    assert threads() == []
+    assert repr(health) == "<Health, 0 of 3 servers well>"
+    assert well(health)
+    assert eventually(lambda: well(health) == (0, 1, 2))
+    assert sorted(one.name for one in threads()) == [f"hskv health of server{n}" for n in range(3)]
+    assert all(one.daemon for one in threads())
+
+
+def test_each_is_asked_again_and_again_and_a_request_asks_nobody(
+    health: Health, bodies: list[Body]
+) -> None:
+    assert eventually(lambda: well(health) == (0, 1, 2))
+    bodies[1].says = ILL
+    assert eventually(lambda: well(health) == (0, 2))
+    assert health.troubles() == {"server1": "replication is stopped"}
+    bodies[1].says = WELL
+    assert eventually(lambda: well(health) == (0, 1, 2))
+    assert health.troubles() == {}
+    assert len(threads()) == 3
+
+
+def test_the_first_request_waits_for_one_that_is_well_and_not_for_those_that_hang(
+    health: Health, bodies: list[Body]
+) -> None:
+    bodies[0].answers.clear()
+    bodies[2].answers.clear()
+    assert well(health) == (1,)
+    assert health.troubles() == dict.fromkeys(
+        ("server0", "server2"), "it has not answered by SQL yet"
+    )
+
+
+def test_the_first_request_waits_for_all_where_the_first_answers_are_bad(
+    health: Health, bodies: list[Body]
+) -> None:
+    bodies[0].says = bodies[1].says = ILL
+    bodies[2].answers.clear()
+    threading.Timer(0.1, bodies[2].answers.set).start()
+    assert well(health) == (2,)
+
+
+def test_where_none_is_well_the_error_names_the_trouble_of_each(
+    health: Health, bodies: list[Body]
+) -> None:
+    bodies[0].says = bodies[1].says = ILL
+    bodies[2].says = Checkup("SQL failed: refused")
+    with pytest.raises(HskvConnectionError, match=r"server0: replication is stopped; server1:.*; "):
+        well(health)
+    with pytest.raises(HskvConnectionError, match="server2: SQL failed: refused"):
+        well(health)
+    bodies[2].says = WELL
+    assert eventually(lambda: health._well == (2,))
+    assert well(health) == (2,)
+
+
+def test_where_none_answers_the_request_waits_no_longer_than_its_timeout(
+    bodies: list[Body],
+) -> None:
+    for body in bodies:
+        body.answers.clear()
+    health = health_of(bodies, timeout=0.1)
+    began = time.monotonic()
+    with pytest.raises(HskvConnectionError, match="it has not answered by SQL yet"):
+        well(health)
+    assert 0.1 <= time.monotonic() - began < 5
+    health.close()
+    for body in bodies:
+        body.answers.set()
+
+
+def test_primaries_are_those_that_take_writes(health: Health, bodies: list[Body]) -> None:
+    bodies[1].says = PRIMARY
+    well(health)
+    assert eventually(lambda: health.primaries(time.monotonic()) == (1,))
+
+
+def test_an_answer_that_has_become_old_is_not_believed(
+    health: Health, bodies: list[Body], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "_TRUSTED_SECONDS", 0.2)
+    assert eventually(lambda: well(health) == (0, 1, 2))
+    bodies[0].answers.clear()
+    assert eventually(lambda: well(health) == (1, 2))
+    assert health.troubles() == {"server0": "it has not answered by SQL any more"}
+
+
+def test_what_a_process_knew_before_it_was_suspended_is_not_believed(
+    health: Health, bodies: list[Body], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert eventually(lambda: well(health) == (0, 1, 2))
+    for body in bodies:
+        body.answers.clear()
+    assert eventually(lambda: all(body.hangs for body in bodies))
+    health._timeout = 0.1
+    an_hour_later = time.monotonic() + 3600.0
+    monkeypatch.setattr(health_module, "monotonic", lambda: an_hour_later)
+    with pytest.raises(HskvConnectionError, match="it has not answered by SQL any more"):
+        health.well(an_hour_later)
+
+
+def test_the_threads_end_with_it(bodies: list[Body]) -> None:
+    health = health_of(bodies)
+    well(health)
+    assert eventually(lambda: all_known(health))
+    health.close()
+    health.close()
+    assert eventually(lambda: threads() == [])
+    assert [body.closed for body in bodies] == [1, 1, 1]
+    # Whoever asks on learns from the pools that they are closed.
+    assert well(health) == (0, 1, 2)
+    assert threads() == []
+
+
+def test_the_threads_end_when_it_is_gone(bodies: list[Body]) -> None:
+    health = health_of(bodies)
+    well(health)
+    del health
+    gc.collect()
+    assert eventually(lambda: threads() == [])
+
+
+def test_the_threads_end_when_nobody_asks_and_begin_anew(
+    health: Health, bodies: list[Body], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "_UNUSED_SECONDS", 0.1)
+    monkeypatch.setattr(health_module, "_TRUSTED_SECONDS", 0.1)
+    well(health)
+    assert eventually(lambda: threads() == [])
+    time.sleep(0.11)
+    bodies[0].says = ILL
+    assert 0 not in well(health)
+    assert eventually(lambda: len(threads()) == 3)
+
+
+def test_one_that_ended_while_others_go_on_begins_anew(health: Health, bodies: list[Body]) -> None:
+    assert eventually(lambda: well(health) == (0, 1, 2))
+    with health._news:
+        health._patients[1].watched = False
+    assert eventually(lambda: health._patients[1].watched)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_begins_anew(health: Health, bodies: list[Body]) -> None:
+    well(health)
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            bodies[0].says = ILL
+            before = (len(threads()), health._well)
+            os.write(write, repr((before, well(health)[0] != 0)).encode())
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 100) == b"((0, ()), True)"
+    os.close(read)
+    os.close(write)
+
+
+def test_a_greenlet_that_lives_on_in_a_child_asks_no_more(
+    health: Health, bodies: list[Body]
+) -> None:
+    assert eventually(lambda: well(health) == (0, 1, 2))
+    old = threads()
+    health.after_fork()
+    assert eventually(lambda: not any(one.is_alive() for one in old))
+    assert well(health)
+
+
+def test_what_changes_is_logged_once(
+    health: Health, bodies: list[Body], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "hskv")
+    assert eventually(lambda: well(health) == (0, 1, 2))
+    bodies[1].says = ILL
+    assert eventually(lambda: well(health) == (0, 2))
+    asked = bodies[1].asked
+    assert eventually(lambda: bodies[1].asked > asked + 3)
+    bodies[1].says = WELL
+    assert eventually(lambda: "may be read" in caplog.text)
+    assert [record.getMessage() for record in caplog.records] == [
+        "server1 is not read from: replication is stopped",
+        "server1 may be read from again",
+    ]
+
+
+class TestServers:
+    """Only those that are well are used."""
+
+    @pytest.fixture
+    def servers(self, health: Health) -> Servers:
+        self.fakes = [Server() for _ in range(3)]
+        self.pools = [ChannelPool(fake.connect, size=4, timeout=0.02) for fake in self.fakes]
+        return Servers(self.pools, health)
+
+    def asked(self, servers: Servers, times: int = 30) -> set[int]:
+        numbers = set()
+        for _ in range(times):
+            channel: Any = servers.acquire()
+            numbers.add(self.pools.index(channel.holder))
+            servers.release(channel)
+        return numbers
+
+    def test_a_server_in_trouble_gets_no_request_though_it_answers(
+        self, servers: Servers, health: Health, bodies: list[Body]
+    ) -> None:
+        assert eventually(lambda: self.asked(servers) == {0, 1, 2})
+        bodies[2].says = ILL
+        assert eventually(lambda: health._well == (0, 1))
+        assert self.asked(servers) == {0, 1}
+        bodies[2].says = WELL
+        assert eventually(lambda: self.asked(servers) == {0, 1, 2})
+
+    def test_one_that_is_set_aside_is_not_tried_while_it_is_in_trouble(
+        self, servers: Servers, health: Health, bodies: list[Body]
+    ) -> None:
+        assert eventually(lambda: self.asked(servers) == {0, 1, 2})
+        bodies[0].says = bodies[1].says = ILL
+        assert eventually(lambda: health._well == (2,))
+        self.pools[2].drop_idle()
+        self.fakes[2].down = True
+        with pytest.raises(HskvConnectionError, match="refused"):
+            servers.acquire()
+        self.fakes[2].down = False
+        assert self.asked(servers) == {2}
+
+    def test_closing_them_ends_the_questions(self, servers: Servers) -> None:
+        self.asked(servers)
+        servers.close()
+        assert eventually(lambda: threads() == [])
+        with pytest.raises(HskvConnectionError, match="closed"):
+            servers.acquire()
