@@ -77,30 +77,46 @@ class Table:
 
     def create_sql(self) -> str:
         """The CREATE TABLE statement of a table that a store can use as it is."""
-        widths = {
-            "key": f"VARBINARY({self.key_bytes}) NOT NULL PRIMARY KEY",
+        columns = [
+            self.column_sql(column) + " PRIMARY KEY" * (column == "key")
+            for column, name in self._columns().items()
+            if name
+        ]
+        if self.expires and self.expires_index:
+            columns.append(f"KEY {quoted(self.expires_index)} ({quoted(self.expires)})")
+        body = ",\n  ".join(columns)
+        return f"CREATE TABLE {self.quoted_name} (\n  {body}\n) ENGINE=InnoDB"
+
+    def column_sql(self, column: str) -> str:
+        """The definition of one column, such as "number", as `create_sql` has it."""
+        types = {
+            "key": f"VARBINARY({self.key_bytes}) NOT NULL",
             "value": "LONGBLOB NOT NULL",
             "number": "BIGINT NOT NULL DEFAULT 0",
             "kind": "TINYINT UNSIGNED NOT NULL DEFAULT 0",
             "version": "BIGINT NOT NULL DEFAULT 0",
             "expires": f"BIGINT NOT NULL DEFAULT {NEVER}",
         }
-        columns = [
-            f"{_quoted(name)} {widths[column]}" for column, name in self._columns().items() if name
-        ]
-        if self.expires and self.expires_index:
-            columns.append(f"KEY {_quoted(self.expires_index)} ({_quoted(self.expires)})")
-        owner = f"{_quoted(self.database)}." if self.database else ""
-        body = ",\n  ".join(columns)
-        return f"CREATE TABLE {owner}{_quoted(self.name)} (\n  {body}\n) ENGINE=InnoDB"
+        return f"{quoted(getattr(self, column))} {types[column]}"
+
+    @property
+    def quoted_name(self) -> str:
+        """Its name as SQL has it, behind that of its database where it has one."""
+        owner = f"{quoted(self.database)}." if self.database else ""
+        return owner + quoted(self.name)
+
+    def named_columns(self) -> dict[str, str]:
+        """The names of the columns that it has, by their meaning ("key", "value", ...)."""
+        return {column: name for column, name in self._columns().items() if name}
 
     def columns(self) -> list[str]:
         """The names of the columns that a store uses, in the order of `create_sql`."""
-        return [name for name in self._columns().values() if name]
+        return list(self.named_columns().values())
 
     def _columns(self) -> dict[str, str | None]:
         return {column: getattr(self, column) for column in _STANDARD}
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """A name as SQL has it."""
     return "`" + name.replace("`", "``") + "`"

@@ -32,6 +32,8 @@ ORDER = [
     "hskv.manager",
     "hskv.store",
     "hskv.store.table",
+    "hskv.store.schema",
+    "hskv.store.faults",
     "hskv.store.inspection",
     "hskv.store.expiry",
     "hskv.store.serializers",
