@@ -13,6 +13,7 @@ from .options import json_option, sql_options, url_options
 
 # By name: the module, what it is called there, what it does. The module is imported when it runs.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
+    "server": ("server", "server", "Run a private MariaDB, whose data stays."),
     "purge": ("table", "purge", "Remove expired rows."),
 }
 

@@ -23,7 +23,7 @@ _POLL_SECONDS: Final = 0.02
 # A server whose owner was just killed needs a moment to be gone.
 _LOCK_SECONDS: Final = 1.0
 # What the kernel takes for the path of a unix socket, less the longest name in our directory.
-_LONGEST_DIRECTORY: Final = 107 - len("/write.sock")
+LONGEST_DIRECTORY: Final = 107 - len("/write.sock")
 _PORTS: Final = range(15000, 32000)
 # Where SQL listens on TCP nobody is to be root without a password.
 _LOCAL_ROOT: Final = "DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost';\n"
@@ -33,7 +33,7 @@ def short_directory() -> Path:
     """A directory whose path leaves room for the name of a socket."""
     for parent in (tempfile.gettempdir(), "/tmp"):  # noqa: S108 mkdtemp makes a private one in it
         path = Path(parent, "hskv-12345678")
-        if len(os.fsencode(path)) <= _LONGEST_DIRECTORY and not closed_to_server_user(path):
+        if len(os.fsencode(path)) <= LONGEST_DIRECTORY and not closed_to_server_user(path):
             made = Path(tempfile.mkdtemp(prefix="hskv-", dir=parent))
             give_to_server_user(made)
             return made

@@ -161,7 +161,7 @@ class PrivateServer:
         new = self._directory is None
         try:
             if self._directory is None:
-                self._directory = short_directory()
+                self._directory = self._make_directory()
                 atexit.register(self.close)
             self._start(deadline)
         except BaseException:
@@ -190,7 +190,7 @@ class PrivateServer:
         directory, self._directory = self._directory, None
         self._ports = {}
         if directory is not None:
-            remove([directory])
+            self._discard(directory)
 
     @property
     def _hidden(self) -> tuple[str, ...]:
@@ -200,6 +200,14 @@ class PrivateServer:
     @property
     def _tmpdir(self) -> Path:
         return own_directory(self.directory / "tmp")
+
+    def _make_directory(self) -> Path:
+        """Where its sockets, settings and log are to be."""
+        return short_directory()
+
+    def _discard(self, directory: Path) -> None:
+        """What becomes of its directory in the end."""
+        remove([directory])
 
     def _secret(self, option: str) -> str:
         secret = self._options.get(option, secrets.token_hex(16))
