@@ -49,12 +49,18 @@ class App:
         """Whether the command was told of SQL."""
         return bool(self.given_sql or os.environ.get("HSKV_SQL"))
 
-    def store(self, **options: Any) -> "KeyValueStore[bytes, Any]":
-        """A store of bytes keys on the server; close it. Ends the command for a wrong URL."""
+    def store(self, *keys: bytes) -> "KeyValueStore[bytes, Any]":
+        """A store of bytes keys on the server; close it.
+
+        Ends the command for a wrong URL, and for keys that the store cannot have.
+        """
         from .. import KeyValueStore
 
         with usage():
-            return KeyValueStore(self.url, key_type=bytes, **options)
+            store = KeyValueStore(self.url, key_type=bytes)
+            for key in keys:
+                store.row_key(key)
+        return store
 
     def client(self, **options: Any) -> "Client":
         """A client of the server; close it. Ends the command for a wrong URL."""

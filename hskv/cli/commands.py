@@ -14,6 +14,15 @@ from .options import json_option, sql_options, url_options
 # By name: the module, what it is called there, what it does. The module is imported when it runs.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "server": ("server", "server", "Run a private MariaDB, whose data stays."),
+    "get": ("items", "get", "Print the value of a key."),
+    "set": ("items", "set_", "Store a value."),
+    "add": ("items", "add", "Store a value where the key is missing."),
+    "delete": ("items", "delete", "Remove keys."),
+    "incr": ("counters", "incr", "Add to an integer."),
+    "decr": ("counters", "decr", "Subtract from an integer."),
+    "ttl": ("items", "ttl", "Print how long a key has left."),
+    "touch": ("items", "touch", "Set when a key expires."),
+    "scan": ("scan", "scan", "Print keys and values, in key order."),
     "purge": ("table", "purge", "Remove expired rows."),
 }
 

@@ -859,7 +859,7 @@ class KeyValueStore(TableMapping[K, V]):
         return self._scanned(*self._keys.range(), _KEYS_PER_REQUEST)
 
     def _scanned(self, start: bytes, end: bytes | None, most: int) -> Iterator[tuple[K, V]]:
-        for page in self._pages(_ITEM, start, end, lambda page: _next_rows(page, most)):
+        for page in self._pages(_ITEM, start, end, lambda page: next_rows(page, most)):
             rows = deque(page)
             # Values that were given out are let go of before more are read.
             del page
@@ -1193,7 +1193,7 @@ def _chunks(keys: list[bytes]) -> Iterator[list[bytes]]:
         yield keys[start : start + _KEYS_PER_REQUEST]
 
 
-def _next_rows(page: Found, most: int) -> int:
+def next_rows(page: Found, most: int) -> int:
     """How many rows to ask for after a page: begins with one, so that large ones do no harm."""
     if not page:
         return 1
