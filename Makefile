@@ -6,7 +6,7 @@ export VENV
 PYTHON_IN_VENV = $(VENV)/bin/python
 
 .PHONY: help setup demo test test-python test-cluster unit stress bench-setup bench bench-expiry \
-	bench-dogpile bench-limiter fuzz pictures lint types format ci clean
+	bench-dogpile bench-limiter fuzz docs pictures lint types format ci clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -38,8 +38,8 @@ test-cluster: ## Run the tests on replicas and on Galera; installs galera-4 too
 	@$(PYTHON_IN_VENV) -m coverage combine --quiet
 	@$(PYTHON_IN_VENV) tools/coverage.py cluster
 
-stress: ## Run the long tests; installs stunnel too
-	@tools/setup.sh stunnel4
+stress: ## Run the long tests; installs stunnel, redis and mariadb-backup too
+	@tools/setup.sh stunnel4 redis-server mariadb-backup
 	$(PYTHON_IN_VENV) -m pytest -m stress $(ARGS)
 
 bench-setup: ## Install redis and memcached too, to measure beside
@@ -69,7 +69,11 @@ fuzz: setup ## Feed bytes to the reply reader and the URL parser: ARGS="replies 
 fuzz-codec: setup ## Feed bytes to hskv_fast, also under AddressSanitizer: ARGS=10000000
 	@tools/fuzz_codec.sh $(PYTHON_IN_VENV) $(or $(ARGS),50000)
 
+docs: setup ## Build the documentation into build/docs; warnings are errors
+	$(PYTHON_IN_VENV) -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
+
 pictures: setup ## Draw the pictures of the documentation anew
+	@$(PYTHON_IN_VENV) tools/pictures.py
 	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -e '.[pictures]'
 	@$(PYTHON_IN_VENV) -m benchmarks.limiter_pictures
 

@@ -1,6 +1,5 @@
-"""What the README shows was run: its example, its table, its my.cnf."""
+"""What the README shows was run; what is more on its page of servers, too."""
 
-import configparser
 import re
 import subprocess
 import sys
@@ -9,19 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hskv
 from hskv import KeyValueStore
 from hskv.mariadb import PrivateServer
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+from ..pages import DOCS, ROOT, blocks
+
+SERVER = DOCS / "server.md"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def texts(page: Path, language: str) -> list[str]:
+    return [block.text for block in blocks(page) if block.language == language]
 
 
 def test_the_example_runs() -> None:
-    example = next(block for block in blocks("python") if "PrivateServer" in block)
+    example = next(text for text in texts(ROOT / "README.md", "python") if "PrivateServer" in text)
     done = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True)
     assert done.stderr == ""
     assert re.fullmatch(
@@ -29,14 +29,10 @@ def test_the_example_runs() -> None:
     )
 
 
-def test_the_table_is_the_one_that_the_code_makes() -> None:
-    assert blocks("sql")[0] == hskv.Table("kv").create_sql() + "\n"
-
-
 def test_the_event_removes_what_expired_more_than_a_minute_ago(
     hskv_store: KeyValueStore[str, Any], hskv_server: PrivateServer, run_sql: Callable[..., Any]
 ) -> None:
-    event = blocks("sql")[1]
+    event = next(text for text in texts(SERVER, "sql") if "CREATE EVENT" in text)
     run_sql(event)
     run_sql("DROP EVENT kv_expired")
     ago = KeyValueStore(hskv_server.url, clock=lambda: time.time() - 61)
@@ -50,22 +46,6 @@ def test_the_event_removes_what_expired_more_than_a_minute_ago(
     assert left == ((b"alive",), (b"just dead",))
 
 
-def test_a_server_runs_with_the_my_cnf_and_the_url_opens_it() -> None:
-    parser = configparser.ConfigParser(inline_comment_prefixes=("#",))
-    parser.read_string(blocks("ini")[0])
-    settings: dict[str, str | int | None] = dict(parser["mariadb"])
-    for ours in ("handlersocket_port", "handlersocket_port_wr"):
-        assert settings.pop(ours)
-    with PrivateServer(tcp=True, options=settings) as server:
-        url = next(line for line in README.splitlines() if 'hskv.connect("hskv://' in line)
-        url = url.partition('"')[2].partition('"')[0]
-        ports = server.url.rpartition("@")[2].partition("/")[0].partition(":")[2]
-        url = url.replace("9998,9999", ports).replace("DATABASE", "hskv")
-        with hskv.connect(url) as store:
-            store["a"] = 1
-            assert store["a"] == 1
-
-
 def test_every_option_of_a_url_is_named() -> None:
     for option in ("secret_file", "prefix", "default_ttl", "serializer", "timeout", "pool_size"):
-        assert f"`{option}`" in README
+        assert f"`{option}`" in SERVER.read_text()

@@ -1,13 +1,22 @@
-"""What the documentation names is there."""
+"""What the documentation names is there, and what it shows is run."""
 
 import ast
+import configparser
+import itertools
 import re
 from pathlib import Path
 
+import pytest
+
+import hskv
 from hskv import exceptions
 
-TESTS = Path(__file__).parents[1]
-PROMISES = (TESTS.parent / "docs" / "promises.md").read_text()
+from ..pages import DOCS, ROOT, Block, blocks, pages
+
+TESTS = ROOT / "tests"
+PROMISES = (DOCS / "promises.md").read_text()
+BLOCKS = [block for page in pages() for block in blocks(page)]
+RUN = {"python", "pycon", "sh", "sql", "ini"}
 
 
 def names_in(file: Path) -> set[str]:
@@ -26,16 +35,67 @@ def test_every_test_that_a_promise_names_is_there() -> None:
     assert missing == []
 
 
+def test_every_file_that_a_page_names_is_there() -> None:
+    for page in pages():
+        for name in re.findall(r"`((?:tests|tools|examples)/[\w./]+)`", page.read_text()):
+            assert (ROOT / name).exists(), f"{page.name}: {name}"
+
+
 def test_every_exception_is_explained() -> None:
-    page = (TESTS.parent / "docs" / "errors.md").read_text()
+    page = (DOCS / "errors.md").read_text()
     names = {
         name for name, one in vars(exceptions).items() if isinstance(one, type) and name[0] != "_"
     }
     assert [name for name in sorted(names) if f"`{name}`" not in page] == []
 
 
+def test_every_public_name_is_in_the_reference() -> None:
+    reference = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
+    documented = set(re.findall(r"auto\w+:: hskv\.(?:store\.serializers\.)?(\w+)", reference))
+    assert {"exceptions", "manager", "sockets", "mariadb", "integrations"} <= documented
+    errors = set(vars(exceptions))
+    assert set(hskv.__all__) - errors - documented - {"Manager", "__version__"} == set()
+
+
 def test_links_between_pages_lead_somewhere() -> None:
-    root = TESTS.parent
-    for page in [*root.glob("*.md"), *(root / "docs").glob("*.md")]:
+    for page in [*ROOT.glob("*.md"), *DOCS.rglob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_picture_says_what_it_shows() -> None:
+    for page in pages():
+        for words in re.findall(r"!\[([^\]]*)\]", page.read_text()):
+            assert len(words) > 10, f"{page.name}: {words!r}"
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[block.place for block in BLOCKS])
+def test_a_block_is_run_or_says_why_not(block: Block) -> None:
+    if block.elsewhere:
+        runner = ROOT / block.elsewhere
+        assert runner.exists()
+        assert runner.suffix != ".py" or block.page.stem in runner.read_text()
+    elif not block.reason:
+        assert block.language in RUN | {"text"}, "the tests run no blocks of this language"
+
+
+def test_blocks_that_nothing_can_run_are_few() -> None:
+    unrun = [block for block in BLOCKS if block.reason]
+    assert len(unrun) < len(BLOCKS) / 10
+    assert all(len(str(block.reason)) > 8 for block in unrun)
+
+
+def test_what_is_printed_stands_below_what_prints_it() -> None:
+    for above, below in itertools.pairwise(BLOCKS):
+        if below.language == "text" and not below.reason:
+            assert above.page == below.page
+            assert above.language in {"sh", "sql", "python"}
+
+
+def test_the_server_of_the_documentation_is_the_one_of_the_page() -> None:
+    page = DOCS / "server.md"
+    (written,) = (block for block in BLOCKS if block.page == page and block.language == "ini")
+    parser = configparser.ConfigParser(inline_comment_prefixes=("#",))
+    parser.read_string(written.text)
+    for secret in ("handlersocket_plain_secret", "handlersocket_plain_secret_wr"):
+        assert parser["mariadb"][secret] in page.read_text().partition("## Connect")[2]
