@@ -18,7 +18,8 @@ from hskv.mariadb import PrivateServer
 
 def modules() -> Iterator[Any]:
     for found in pkgutil.walk_packages(hskv.__path__, "hskv."):
-        yield importlib.import_module(found.name)
+        if found.name != "hskv.__main__":  # it runs the command
+            yield importlib.import_module(found.name)
 
 
 def examples() -> dict[str, doctest.DocTest]:
