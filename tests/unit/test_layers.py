@@ -21,6 +21,7 @@ ORDER = [
     "hskv.transport",
     "hskv.transport.fork",
     "hskv.transport.address",
+    "hskv.transport.pairs",
     "hskv.transport.channel",
     "hskv.transport.pool",
     "hskv.transport.checkup",

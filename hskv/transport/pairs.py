@@ -1,0 +1,22 @@
+"""Which SQL port is that of the server behind a HandlerSocket listener."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from .address import Address
+
+
+def sql_ports(listeners: Sequence[Address], hosts: Sequence[Address]) -> tuple[Address | None, ...]:
+    """For each listener its server's SQL port, None where `hosts` name none.
+
+    It is the one on the same host, written the same way in both lists. Where a host has several
+    servers, its first listener goes with its first SQL port, the second with the second. One
+    listener and one SQL port are the same server's, however they are written.
+    """
+    if len(listeners) == len(hosts) == 1:
+        return tuple(hosts)
+    on_host: defaultdict[str, list[Address]] = defaultdict(list)
+    for host in reversed(hosts):
+        on_host[host.host.lower()].append(host)
+    left = [on_host[listener.host.lower()] for listener in listeners]
+    return tuple(ports.pop() if ports else None for ports in left)
