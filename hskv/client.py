@@ -22,11 +22,13 @@ from .exceptions import (
     TableNotFoundError,
     TransactionAbortedError,
 )
+from .sql import SqlClient
 from .transport.address import Address, Secret, SecretSource, Settings, load_settings
 from .transport.channel import Channel, Index
 from .transport.pool import ChannelPool
 from .transport.retry import Effect, failure, pauses, repeatable
-from .transport.servers import Servers
+from .transport.servers import NoServers, Servers
+from .transport.sql_servers import SqlServers
 from .wire import requests
 from .wire.replies import CHANGED_ONE, Reply, Row, checked_columns, generated_id, modified_rows
 from .wire.requests import MAX_IN, Filter, In
@@ -40,7 +42,7 @@ Condition = tuple[str, str, Value]
 """(filter column, one of = != > >= < <=, value)"""
 
 _Lookup = tuple[str, list[bytes | None], int, int, In | None, Sequence[Filter]]
-_Side = ChannelPool | Servers
+_Side = ChannelPool[Channel] | Servers | NoServers
 _MODIFY_OPERATIONS: Final = ("U", "D", "+", "-")
 _MAX_INDEXES: Final = 1000
 _CHANNEL_LIFETIME_SECONDS: Final = 3600.0
@@ -97,6 +99,13 @@ class Client:
         secret: SecretSource = None,
         secret_file: str | None = None,
         write_secret: SecretSource = None,
+        replicas: Sequence[str] | None = None,
+        writes: str | None = None,
+        reads: str | None = None,
+        read: str | None = None,
+        sql: str | None = None,
+        sql_password: SecretSource = None,
+        sql_password_file: str | None = None,
         timeout: float | None = None,
         connect_timeout: float | None = None,
         pool_size: int | None = None,
@@ -108,6 +117,13 @@ class Client:
             secret=secret,
             secret_file=secret_file,
             write_secret=write_secret,
+            replicas=replicas,
+            writes=writes,
+            reads=reads,
+            read=read,
+            sql=sql,
+            sql_password=sql_password,
+            sql_password_file=sql_password_file,
             timeout=timeout,
             connect_timeout=connect_timeout,
             pool_size=pool_size,
@@ -129,9 +145,11 @@ class Client:
         self._indexes: dict[tuple[Any, ...], Index] = {}
         self._reader = _side(settings, Effect.READ)
         self._writer = _side(settings, Effect.WRITE)
+        self.sql = SqlClient(settings, settings.sql) if settings.sql else None
 
     def __repr__(self) -> str:
-        addresses = (*self.settings.readers, *self.settings.writers)
+        sql = self.settings.sql.hosts if self.settings.sql else ()
+        addresses = (*self.settings.readers, *self.settings.writers, *sql)
         return f"<Client of {', '.join(map(str, addresses))}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -150,8 +168,13 @@ class Client:
 
     def close(self) -> None:
         """Close all channels; requests after it are ConnectionError. Idempotent."""
-        self._reader.close()
-        self._writer.close()
+        for side in self._sides:
+            side.close()
+
+    @property
+    def _sides(self) -> tuple[_Side | SqlServers, ...]:
+        sql = (self.sql.servers,) if self.sql else ()
+        return (self._reader, self._writer, *sql)
 
     def drain(self, timeout: float = 10.0, *, refuse: bool = False) -> bool:
         """Close every channel, and open none until `resume`: so that DDL need not wait.
@@ -161,23 +184,31 @@ class Client:
         PoolTimeoutError at once. The server lets go of a table when the last connection of the
         same server thread has ended: other clients must be drained too.
         """
-        sides = (self._reader, self._writer)
-        drained = [side.drain(timeout, refuse=refuse) for side in sides]
+        drained = [side.drain(timeout, refuse=refuse) for side in self._sides]
         return all(drained)
 
     def resume(self) -> None:
         """End what `drain` began: requests open channels again."""
-        for side in (self._reader, self._writer):
+        for side in self._sides:
             side.resume()
 
     def purge(self) -> None:
         """Close every channel, those in use after their exchange; requests to come connect anew."""
-        self._reader.purge()
-        self._writer.purge()
+        for side in self._sides:
+            side.purge()
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """Counts of the channels to the "read" and the "write" side: see `ChannelPool.stats`."""
-        return {"read": self._reader.stats(), "write": self._writer.stats()}
+        """Counts of the channels to the "read" and the "write" side: see `ChannelPool.stats`.
+
+        With `sql` also of its connections, which are also those of a side that goes by SQL.
+        """
+        counts = {"read": self._reader.stats(), "write": self._writer.stats()}
+        if self.sql:
+            counts["sql"] = self.sql.servers.stats()
+            for name, by in (("read", self.settings.reads), ("write", self.settings.writes)):
+                if by == "sql":
+                    counts[name] = counts["sql"]
+        return counts
 
     def open(
         self,
@@ -583,6 +614,8 @@ class Pipeline:
 def _side(settings: Settings, effect: Effect) -> _Side:
     reads = effect is Effect.READ
     addresses = settings.readers if reads else settings.writers
+    if not addresses:
+        return NoServers("reads" if reads else "writes")
     secret = settings.secret if reads else settings.write_secret or settings.secret
     # A read is simply sent again; a write on a channel whose server went away would be lost.
     peek_after = _PEEK_BEFORE_READS_AFTER_SECONDS if reads else 0.0
@@ -590,7 +623,9 @@ def _side(settings: Settings, effect: Effect) -> _Side:
     return pools[0] if len(pools) == 1 else Servers(pools)
 
 
-def _pool(settings: Settings, address: Address, secret: Secret, peek_after: float) -> ChannelPool:
+def _pool(
+    settings: Settings, address: Address, secret: Secret, peek_after: float
+) -> ChannelPool[Channel]:
     connect = partial(
         Channel,
         address,

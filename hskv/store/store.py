@@ -24,11 +24,10 @@ from ..exceptions import (
 from ..manager import Manager
 from ..wire.requests import INT64_MAX, INT64_MIN
 from . import memo, plans
+from .executors import Read, store_executor
 from .expiry import DEFAULT, KEEP, Keep, TtlOrDefault, TtlOrKeep, checked, expires_ms, now_ms
-from .handlersocket import HandlerSocketExecutor
 from .keys import Keys, ReservedKeys, keys_of
 from .lease import Lease
-from .mapped import MappedExecutor, StoreExecutor
 from .mapping import MISSING, Missing, TableMapping
 from .plans import UNBOUNDED, Bounds, Plan, Progress, Readable
 from .ratelimit import Fail, LimiterRows, RateLimiter, StrategyName
@@ -153,6 +152,7 @@ class KeyValueStore(TableMapping[K, V]):
         default_ttl: TtlOrDefault = DEFAULT,
         clock: Callable[[], float] = time.time,
         cull: bool = True,
+        read: Read | None = None,
         **options: Any,
     ) -> None:
         self._arguments: dict[str, Any] = {
@@ -165,16 +165,12 @@ class KeyValueStore(TableMapping[K, V]):
             "default_ttl": default_ttl,
             "clock": clock,
             "cull": cull,
+            "read": read,
         }
         self._source = (source, table, options)
         self._owns_client = not isinstance(source, Client)
         self.client = _client(source, options)
         settings = self.client.settings
-        if len(set(settings.readers)) > 1 or len(set(settings.writers)) > 1:
-            raise UnsupportedError(
-                "a store has one server: HandlerSocket's writes are not replicated, and copies on "
-                "several would drift apart in silence"
-            )
         self.table = _table(table, settings.table)
         self.key_type = key_type
         self._clock = clock
@@ -193,7 +189,7 @@ class KeyValueStore(TableMapping[K, V]):
         self._default_ttl = checked(default)
         if self._default_ttl is not None:
             self._need("expires", "default_ttl")
-        self._executor = _executor(self.client, self.table, key_type)
+        self._executor = store_executor(self.client, self.table, key_type, read)
         self._counts = bool(self.table.number and self.table.kind)
         culls = cull and self.table.expires and self.table.expires_index
         self._writes_to_cull = random.randrange(_CULL_EVERY_WRITES) if culls else float("inf")
@@ -239,6 +235,16 @@ class KeyValueStore(TableMapping[K, V]):
         """
         encoded = prefix.encode() if isinstance(prefix, str) else prefix
         arguments = {**self._arguments, "prefix": self._keys.prefix + encoded}
+        return cast("KeyValueStore[K, V]", type(self)(self.client, self.table, **arguments))
+
+    def reading(self, read: Read) -> "KeyValueStore[K, V]":
+        """The same store, which reads from the "primary", or from a "replica"; on its connections.
+
+        >>> store["a"] = 1
+        >>> store.reading("primary")["a"]
+        1
+        """
+        arguments = {**self._arguments, "read": read}
         return cast("KeyValueStore[K, V]", type(self)(self.client, self.table, **arguments))
 
     def row_key(self, key: K) -> bytes:
@@ -1134,13 +1140,6 @@ def _table(table: Table | str | None, name: str | None) -> Table:
     if isinstance(table, Table):
         return table
     return Table(table or name or "kv")
-
-
-def _executor(client: Client, table: Table, key_type: type) -> StoreExecutor:
-    executor = HandlerSocketExecutor(client, table)
-    if table.whole and key_type is not int:
-        return executor
-    return MappedExecutor(executor, table, number_keys=key_type is int)
 
 
 def _values(

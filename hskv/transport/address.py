@@ -1,109 +1,29 @@
-"""Where servers are and how to log in: addresses, secrets, URLs."""
+"""How to reach a table: what URLs and keyword arguments say."""
 
 import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
-from ..exceptions import AuthenticationError
+from .endpoint import DEFAULT_READ_PORT, Address, Secret, SecretBytes, SecretSource
+from .sql_address import SqlLogin, sql_login
 
-DEFAULT_READ_PORT: Final = 9998
+__all__ = [
+    "Address",
+    "Secret",
+    "SecretBytes",
+    "SecretSource",
+    "Settings",
+    "check",
+    "load_settings",
+    "parse_url",
+]
+
 DEFAULT_WRITE_PORT: Final = 9999
 
-SecretSource = str | bytes | Callable[[], str | bytes] | None
-
 _SCHEMES: Final = ("hskv", "hskv+unix")
-
-
-class Address(NamedTuple):
-    """One listener: a host (IPv4 or a name) and port, or the path of a unix socket.
-
-    `timeout`, in seconds, is for connecting to it and for a request; None for the client's.
-    """
-
-    host: str = "localhost"
-    port: int = DEFAULT_READ_PORT
-    path: str | None = None
-    timeout: float | None = None
-
-    def __str__(self) -> str:
-        return self.path or f"{self.host}:{self.port}"
-
-
-class SecretBytes(bytes):
-    """Bytes with a secret in them, which their repr does not show."""
-
-    def __repr__(self) -> str:
-        return "b'***'"
-
-    __str__ = __repr__
-
-
-class Secret:
-    """A secret, or where it is to be read; never shown by `repr`.
-
-    A callable or file is read at each login, since a server that was given no secret makes
-    up another one at each start.
-    """
-
-    __slots__ = ("_source",)
-
-    def __init__(self, source: "SecretSource | Secret" = None, file: str | None = None) -> None:
-        if source is not None and file is not None:
-            raise ValueError("give a secret or the file it is in, not both")
-        if isinstance(source, Secret):
-            source = source._source
-        self._source: SecretSource = _FileSecret(file) if file is not None else source
-
-    def read(self) -> "SecretBytes | None":
-        """The secret now, None where there is none. Raises ValueError for an unusable one."""
-        encoded = self._encoded()
-        # No frame of these errors has the secret among its variables.
-        if encoded is False:
-            raise ValueError("the secret is no valid Unicode text: give it as bytes")
-        if encoded and min(encoded) < 0x10:
-            raise ValueError("a secret cannot hold bytes below 0x10: the server never accepts it")
-        return encoded
-
-    def _encoded(self) -> "SecretBytes | Literal[False] | None":
-        """The secret as bytes, False where they cannot be had."""
-        source = self._source
-        value = source() if callable(source) else source
-        if value is None:
-            return None
-        if not isinstance(value, str):
-            return SecretBytes(value)
-        try:
-            # As os.environ has bytes that are no UTF-8.
-            return SecretBytes(value.encode("utf-8", "surrogateescape"))
-        except UnicodeEncodeError:
-            return False
-
-    def __bool__(self) -> bool:
-        return self._source is not None
-
-    def __repr__(self) -> str:
-        return "Secret(***)" if self else "Secret(None)"
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Secret, (self._source,)
-
-
-@dataclass(frozen=True)
-class _FileSecret:
-    path: str
-
-    def __call__(self) -> bytes:
-        try:
-            with open(self.path, "rb") as file:  # noqa: PTH123 pathlib is slow to import
-                return file.read().rstrip(b"\r\n")
-        except OSError as error:
-            raise AuthenticationError(
-                f"the secret file {self.path} cannot be read: {error.strerror}; "
-                "give this user the right to read it"
-            ) from error
 
 
 @dataclass(frozen=True)
@@ -120,6 +40,10 @@ class Settings:
     connect_timeout: float = 2.0
     pool_size: int = 16
     pool_timeout: float = 5.0
+    writes: str = "handlersocket"
+    reads: str = "handlersocket"
+    read: str | None = None
+    sql: SqlLogin | None = None
     on_request: Callable[[Any], object] | None = None
     store: Mapping[str, Any] = field(default_factory=dict)
     """Options that concern the key-value store: prefix, default_ttl."""
@@ -144,9 +68,15 @@ def load_settings(source: str | None, **given: Any) -> Settings:
         changes["secret"] = Secret(changes.get("secret"), file)
     if "write_secret" in changes:
         changes["write_secret"] = Secret(changes["write_secret"])
+    changes["sql"] = sql_login(changes, settings.sql)
+    for name in ("sql_password", "sql_password_file"):
+        changes.pop(name, None)
+    if "replicas" in changes:
+        replicas = map(_replica, changes.pop("replicas"))
+        changes["readers"] = (*settings.readers, *replicas)
     settings = replace(settings, **changes)
     check(settings)
-    return settings
+    return _in_its_mode(settings)
 
 
 def parse_url(url: str) -> Settings:
@@ -161,26 +91,41 @@ def parse_url(url: str) -> Settings:
     ports = _ports(host) if scheme == "hskv" else None
     if ports is None and host:
         raise ValueError("hskv+unix:// has no host: write hskv+unix://:SECRET@/DATABASE?read=...")
-    options = _options(query)
-    read, write = ports or _paths(options)
+    options, replicas = _options(query)
+    readers, writers = _paths(options) if ports is None else ports
     login = Secret(secret, options.pop("secret_file", None))
-    settings = _with_names(Settings((read,), (write,), login), path)
+    settings = _with_names(Settings((*readers, *replicas), writers, login), path)
     if "write_secret" in options:
         settings = replace(settings, write_secret=Secret(options.pop("write_secret")))
-    return _with_options(settings, options)
+    names = ("sql", "sql_password_file")
+    sql = sql_login({name: options.pop(name) for name in names if name in options}, None)
+    return _with_options(replace(settings, sql=sql), options)
 
 
-def _options(query: str) -> dict[str, str]:
+def _options(query: str) -> tuple[dict[str, str], list[Address]]:
+    """The options by name, all but replicas; and the replicas."""
     # Not parse_qsl: it would turn a plus in a secret into a space.
     options: dict[str, str] = {}
+    replicas: list[Address] = []
     for part in query.split("&") if query else ():
         name, equals, value = part.partition("=")
         if not equals:
             raise ValueError("the part of the URL after ? is not name=value&name=value")
         if name in options:
             raise ValueError(f"the option {name!r} stands twice in the URL")
-        options[name] = _decoded(value)
-    return options
+        if name == "replica":
+            replicas.append(_replica(value))
+        else:
+            # The parts of `sql` are decoded once it is in parts.
+            options[name] = value if name == "sql" else _decoded(value)
+    return options, replicas
+
+
+def _replica(text: str) -> Address:
+    match = _SERVER.fullmatch(text)
+    if not match or match["write"]:
+        raise ValueError("a replica is written HOST or HOST:READ_PORT")
+    return Address(_decoded(match["host"]), _port(match["read"] or DEFAULT_READ_PORT))
 
 
 def _decoded(text: str) -> str:
@@ -201,20 +146,28 @@ def _userinfo(netloc: str) -> tuple[bytes | None, str]:
     return unquote_to_bytes(secret), host
 
 
-def _ports(netloc: str) -> tuple[Address, Address]:
-    match = re.fullmatch(r"(?P<host>[^:,\[\]]+)(:(?P<read>\d+)(,(?P<write>\d+))?)?", netloc)
+_Listeners = tuple[tuple[Address, ...], tuple[Address, ...]]
+_SERVER: Final = re.compile(r"(?P<host>[^:,\[\]]+)(:(?P<read>\d+)(,(?P<write>\d+))?)?")
+_SERVER_FORM: Final = (
+    "the server is written HOST, HOST:READ_PORT or HOST:READ_PORT,WRITE_PORT "
+    "(IPv4 or a name: HandlerSocket has no IPv6); a secret with / ? # @ or % in it is "
+    "percent-encoded"
+)
+
+
+def _ports(netloc: str) -> _Listeners:
+    if not netloc:
+        # By SQL alone; else it is missed later, when keyword arguments have been looked at.
+        return (), ()
+    match = _SERVER.fullmatch(netloc)
     if not match:
-        raise ValueError(
-            "the server is written HOST, HOST:READ_PORT or HOST:READ_PORT,WRITE_PORT "
-            "(IPv4 or a name: HandlerSocket has no IPv6); a secret with / ? # @ or % in it is "
-            "percent-encoded"
-        )
+        raise ValueError(_SERVER_FORM)
     host = _decoded(match["host"])
     read = _port(match["read"] or DEFAULT_READ_PORT)
     write = _port(match["write"] or DEFAULT_WRITE_PORT)
     if read == write:
         raise ValueError(f"read and write port are both {read}; MariaDB needs two")
-    return Address(host, read), Address(host, write)
+    return (Address(host, read),), (Address(host, write),)
 
 
 def _port(text: str | int) -> int:
@@ -224,14 +177,16 @@ def _port(text: str | int) -> int:
     return port
 
 
-def _paths(options: dict[str, str]) -> tuple[Address, Address]:
+def _paths(options: dict[str, str]) -> _Listeners:
+    by_sql = options.get("writes") == "sql"
     try:
-        read, write = options.pop("read"), options.pop("write")
+        read = options.pop("read")
+        write = options.pop("write", None) if by_sql else options.pop("write")
     except KeyError as missing:
         raise ValueError(f"hskv+unix:// needs the option {missing.args[0]}=PATH") from None
-    if not read or not write or read == write:
+    if not read or write == "" or read == write:
         raise ValueError("read and write are the paths of two different sockets")
-    return Address(path=read), Address(path=write)
+    return (Address(path=read),), (Address(path=write),) if write else ()
 
 
 def _with_names(settings: Settings, path: str) -> Settings:
@@ -247,6 +202,7 @@ _NUMBERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "pool_size": int,
     "pool_timeout": float,
 }
+_MODES: Final[Mapping[str, Callable[[str], Any]]] = {"writes": str, "reads": str, "read": str}
 _STORE_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "prefix": str,
     "default_ttl": float,
@@ -255,8 +211,9 @@ _STORE_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
 
 
 def _with_options(settings: Settings, options: dict[str, str]) -> Settings:
-    known = {**_NUMBERS, **_STORE_OPTIONS}
-    names = sorted([*known, "secret_file", "write_secret", "read", "write"])
+    known = {**_NUMBERS, **_MODES, **_STORE_OPTIONS}
+    others = ("secret_file", "write_secret", "write", "replica", "sql", "sql_password_file")
+    names = sorted([*known, *others])
     values: dict[str, Any] = {}
     for name, text in options.items():
         if name not in known:
@@ -284,3 +241,26 @@ def check(settings: Settings) -> None:
             raise ValueError(f"{name} is a number of seconds above zero, not {value!r}")
     if not isinstance(settings.pool_size, int) or not 1 <= settings.pool_size <= 10_000:
         raise ValueError(f"pool_size is 1 to 10000 channels, not {settings.pool_size!r}")
+
+
+def _in_its_mode(settings: Settings) -> Settings:
+    """The settings without the listeners that are not used. Raises ValueError for no mode."""
+    modes = ("handlersocket", "sql")
+    for name in ("writes", "reads"):
+        if getattr(settings, name) not in modes:
+            raise ValueError(f"{name} is handlersocket or sql, not {getattr(settings, name)!r}")
+    if settings.read not in (None, "primary", "replica"):
+        raise ValueError(f"read is primary or replica, not {settings.read!r}")
+    if settings.writes == "sql" and settings.sql is None:
+        raise ValueError("writes=sql needs sql=mysql://USER:PASSWORD@HOST[:PORT]/")
+    if settings.reads == "sql" and settings.writes != "sql":
+        raise ValueError("reads=sql goes with writes=sql: one server's HandlerSocket does both")
+    if settings.writes == "sql":
+        settings = replace(settings, writers=())
+    if settings.reads == "sql":
+        return replace(settings, readers=())
+    if not settings.readers:
+        raise ValueError(
+            f"{_SERVER_FORM}; by SQL alone, hskv:///DATABASE?reads=sql&writes=sql&sql=..."
+        )
+    return settings

@@ -14,11 +14,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from time import monotonic, sleep
-from typing import Final
+from typing import Final, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
 from ..exceptions import ConnectionError, IndexedConnectionError, PoolTimeoutError
-from .channel import Channel
 from .fork import renew_after_fork
 
 _POLL_SECONDS: Final = 0.005
@@ -26,18 +25,33 @@ _POLL_SECONDS: Final = 0.005
 _LOOK_SECONDS: Final = 1.0
 
 
-class _Waiter:
+class Pooled(Protocol):
+    """What a pool holds: a connection for one exchange at a time."""
+
+    holder: object
+    last_used: float
+    expires: float
+
+    def close(self) -> None: ...  # noqa: D102 as its name says
+
+    def gone(self) -> bool: ...  # noqa: D102 has the server closed its end?
+
+
+ChannelT = TypeVar("ChannelT", bound=Pooled)
+
+
+class _Waiter(Generic[ChannelT]):
     """A thread in the queue: given a channel, or (None) the right to connect one."""
 
     def __init__(self) -> None:
-        self.channel: Channel | None = None
+        self.channel: ChannelT | None = None
         self.orphaned = False
         self.served = False
         # A bare lock, since to release it takes no other lock that a fork may have left held.
         self._given = threading.Lock()
         self._given.acquire()
 
-    def give(self, channel: Channel | None) -> None:
+    def give(self, channel: ChannelT | None) -> None:
         self.channel = channel
         self.served = True
         self._given.release()
@@ -52,7 +66,7 @@ class _Waiter:
         return self._given.acquire(timeout=max(seconds, 0.0))
 
 
-class ChannelPool:
+class ChannelPool(Generic[ChannelT]):
     """At most `size` channels, made by `connect` when needed; the last one used is reused first.
 
     `timeout` is how long `acquire` waits for a channel, `max_idle` how long an unused one is
@@ -62,7 +76,7 @@ class ChannelPool:
 
     def __init__(
         self,
-        connect: Callable[[], Channel],
+        connect: Callable[[], ChannelT],
         *,
         size: int,
         timeout: float,
@@ -85,7 +99,7 @@ class ChannelPool:
         state = "closed" if self.closed else f"{len(self._taken)} of {self._max_size} channels"
         return f"<ChannelPool, {state}, {len(self._idle)} idle, {len(self._waiters)} waiting>"
 
-    def acquire(self) -> Channel:
+    def acquire(self) -> ChannelT:
         """A channel for one exchange; it must go back by `release` or `discard`.
 
         Raises PoolTimeoutError when none comes free in time, and whatever connecting raises.
@@ -101,7 +115,7 @@ class ChannelPool:
                 return channel
         return self._acquire_slowly()
 
-    def release(self, channel: Channel) -> None:
+    def release(self, channel: ChannelT) -> None:
         """Give back a channel that owes no byte either way.
 
         Raises RuntimeError for a channel that this pool has not lent out.
@@ -133,7 +147,7 @@ class ChannelPool:
         else:
             self._remove(oldest)
 
-    def discard(self, channel: Channel, error: BaseException | None = None) -> None:
+    def discard(self, channel: ChannelT, error: BaseException | None = None) -> None:
         """Give back a channel whose exchange failed with `error`: it is closed.
 
         Where the connection broke the server went away, and with it the other ends of all idle
@@ -204,7 +218,7 @@ class ChannelPool:
         self.purge()
         self._serve()
 
-    def _acquire_slowly(self) -> Channel:
+    def _acquire_slowly(self) -> ChannelT:
         deadline = monotonic() + self._timeout
         while True:
             waiter = self._next(deadline)
@@ -215,9 +229,9 @@ class ChannelPool:
                 channel.holder = self
                 return channel
 
-    def _next(self, deadline: float) -> _Waiter:
+    def _next(self, deadline: float) -> _Waiter[ChannelT]:
         """Has an idle channel, or None for the right to connect one; waits in turn for either."""
-        waiter = _Waiter()
+        waiter: _Waiter[ChannelT] = _Waiter()
         with self._lock:
             if self._refuses:
                 raise PoolTimeoutError("the client is drained for maintenance: try again later")
@@ -253,7 +267,7 @@ class ChannelPool:
                     return
                 self._waiters.popleft()
 
-    def _given(self, waiter: _Waiter) -> bool:
+    def _given(self, waiter: _Waiter[ChannelT]) -> bool:
         """Give an idle channel, or the place for a new one; False when there is neither."""
         channel = None
         try:
@@ -265,21 +279,21 @@ class ChannelPool:
         waiter.give(channel)
         return True
 
-    def _leave(self, waiter: _Waiter) -> bool:
+    def _leave(self, waiter: _Waiter[ChannelT]) -> bool:
         """Take a waiter out of the queue; False when it has been served already."""
         with self._lock:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
             return not waiter.served
 
-    def _give_up(self, waiter: _Waiter) -> None:
+    def _give_up(self, waiter: _Waiter[ChannelT]) -> None:
         if waiter.channel is None:
             self._free_place(waiter)
         elif not waiter.orphaned:
             waiter.channel.holder = self
             self.release(waiter.channel)
 
-    def _connected(self, waiter: _Waiter) -> Channel | None:
+    def _connected(self, waiter: _Waiter[ChannelT]) -> ChannelT | None:
         """A new channel; None in a child that was forked meanwhile, where it has no place."""
         waiters = self._waiters
         try:
@@ -300,11 +314,11 @@ class ChannelPool:
             self._end_if_closed(channel)
         return channel
 
-    def _end_if_closed(self, channel: Channel) -> None:
+    def _end_if_closed(self, channel: ChannelT) -> None:
         if self.closed or not self._places:
             channel.expires = 0.0
 
-    def _usable(self, channel: Channel, now: float) -> bool:
+    def _usable(self, channel: ChannelT, now: float) -> bool:
         """False for an idle channel that has ended; closes it, and its kin if the server went."""
         unused = now - channel.last_used
         if now >= channel.expires or unused >= self._max_idle:
@@ -316,11 +330,11 @@ class ChannelPool:
             return False
         return True
 
-    def _remove(self, channel: Channel) -> None:
+    def _remove(self, channel: ChannelT) -> None:
         channel.close()
         self._free_place(channel)
 
-    def _free_place(self, holder: Channel | _Waiter) -> None:
+    def _free_place(self, holder: ChannelT | _Waiter[ChannelT]) -> None:
         with self._lock:
             self._taken.discard(holder)
         self._serve()
@@ -328,9 +342,9 @@ class ChannelPool:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         # Who has a place: channels, and those of the waiters that are to connect one.
-        self._taken: WeakSet[Channel | _Waiter] = WeakSet()
-        self._idle: deque[Channel] = deque()
-        self._waiters: deque[_Waiter] = deque()
+        self._taken: WeakSet[ChannelT | _Waiter[ChannelT]] = WeakSet()
+        self._idle: deque[ChannelT] = deque()
+        self._waiters: deque[_Waiter[ChannelT]] = deque()
 
     def after_fork(self) -> None:
         """In a child: forget the parent's channels, which are closed; greenlets queue up anew."""

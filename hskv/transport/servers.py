@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from ..exceptions import ConnectionError, PoolTimeoutError
+from ..exceptions import ConnectionError, PoolTimeoutError, UnsupportedError
 from .channel import Channel
 from .fork import renew_after_fork
 from .health import Health
@@ -27,7 +27,7 @@ _LONGEST_PAUSE_SECONDS: Final = 30.0
 class _Member:
     """A pool, and until when its server is set aside."""
 
-    def __init__(self, pool: ChannelPool) -> None:
+    def __init__(self, pool: ChannelPool[Channel]) -> None:
         self.pool = pool
         self.failures = 0
         self.retry_time = 0.0
@@ -56,7 +56,7 @@ class Servers:
     SQL says are well.
     """
 
-    def __init__(self, pools: Sequence[ChannelPool], health: Health | None = None) -> None:
+    def __init__(self, pools: Sequence[ChannelPool[Channel]], health: Health | None = None) -> None:
         self._members = [_Member(pool) for pool in pools]
         self._health = health
         self._by_pool = {id(member.pool): member for member in self._members}
@@ -174,3 +174,40 @@ class Servers:
             pause = member.failed()
         if pause:
             _log.warning("a server is set aside for %.1f s: %s", pause, error)
+
+
+class NoServers:
+    """The side of a client that has no HandlerSocket listener, since it goes by SQL."""
+
+    closed = False
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def acquire(self) -> Channel:
+        """There is none: UnsupportedError."""
+        raise UnsupportedError(
+            f"with {self._what}=sql there is no HandlerSocket listener for {self._what}: use the "
+            "methods of the store, or SQL, or a Client of a URL without it"
+        )
+
+    def release(self, channel: Channel) -> None:
+        """Nothing was lent: RuntimeError."""
+        raise RuntimeError(f"{channel!r} is not on loan from {self!r}")
+
+    def discard(self, channel: Channel, error: BaseException | None = None) -> None:
+        """Nothing was lent: RuntimeError."""
+        self.release(channel)
+
+    def purge(self) -> None:
+        """Nothing to close, as for the rest."""
+
+    close = resume = purge
+
+    def drain(self, timeout: float, *, refuse: bool = False) -> bool:
+        """Nothing to wait for."""
+        return True
+
+    def stats(self) -> dict[str, int]:
+        """No channels."""
+        return {}

@@ -1,0 +1,197 @@
+"""Statements to the SQL server that is written to: the one place that sends one again."""
+
+import logging
+import random
+from collections.abc import Sequence
+from functools import partial
+from time import monotonic, sleep
+from typing import Final, NamedTuple
+
+from .exceptions import (
+    ConnectionError,
+    HandlerSocketError,
+    LockTimeoutError,
+    OperationalError,
+    OutcomeUnknownError,
+    ReadOnlyError,
+    ValueTooLargeError,
+)
+from .transport.address import Settings
+from .transport.endpoint import Address
+from .transport.pool import ChannelPool
+from .transport.retry import Effect, failure, pauses, repeatable
+from .transport.sql_address import SqlLogin
+from .transport.sql_channel import Result, SqlChannel
+from .transport.sql_errors import DEADLOCKS, ELSEWHERE
+from .transport.sql_servers import SqlServers
+
+_log = logging.getLogger("hskv")
+
+_CONNECTION_LIFETIME_SECONDS: Final = 3600.0
+_DEADLOCK_ATTEMPTS: Final = 10
+_DEADLOCK_PAUSE_SECONDS: Final = 0.005
+# What stands in a network packet beside the statements.
+_PACKET_HEAD: Final = 16
+
+
+class Statement(NamedTuple):
+    """What is atomic by itself, committed at once. `results` are those its text gives, in all."""
+
+    text: bytes
+    effect: Effect
+    results: int = 1
+
+
+Answer = Sequence[Result] | OperationalError
+"""The results of a statement, or what the server said against it: then it was not carried out."""
+
+
+class SqlClient:
+    """Carries out statements, each a transaction, on the server to be written to.
+
+    May be shared by threads, and used after a fork. Needs PyMySQL.
+    """
+
+    def __init__(self, settings: Settings, login: SqlLogin) -> None:
+        try:
+            import pymysql  # noqa: F401 only whether it is there
+        except ImportError as error:
+            raise ImportError("sql= needs PyMySQL: pip install 'hskv[sql]'") from error
+        self._timeout = settings.timeout
+        self.servers = SqlServers([_pool(settings, login, address) for address in login.hosts])
+
+    def run(self, statements: Sequence[Statement]) -> list[Answer]:
+        """Send statements in one packet; their answers, in order.
+
+        Other clients may come in between any two. What the server undid for the sake of another
+        (a deadlock, a lock that was not had) is sent again, as is what a server refused that is
+        no longer the one to write to. Raises OutcomeUnknownError where a write was sent and
+        its answer was lost; ConnectionError; ValueTooLargeError before anything is sent.
+        """
+        answers: list[Answer] = []
+        attempts = _Attempts(monotonic() + self._timeout)
+        while len(answers) < len(statements):
+            rest = statements[len(answers) :]
+            effect = _effect(rest)
+            began = monotonic()
+            try:
+                results, refused = self._exchange(rest, effect, attempts.deadline)
+            except ConnectionError as error:
+                if self.servers.closed or not attempts.again(error, effect, began):
+                    raise _told(error, statements, answers) from error.__cause__
+                continue
+            answers += results
+            if refused is not None and not attempts.again(refused, effect, began):
+                answers.append(refused)
+        return answers
+
+    def _exchange(
+        self, statements: Sequence[Statement], effect: Effect, deadline: float
+    ) -> tuple[list[Answer], OperationalError | None]:
+        """One attempt, of as many statements as fit; what was answered, and by what it ended."""
+        channel = self.servers.acquire()
+        try:
+            sent = _fitting(statements, channel.state.max_packet)
+            packet = b";".join(statement.text for statement in sent)
+            count = sum(statement.results for statement in sent)
+            results, refused = channel.run(packet, count, deadline)
+        except BaseException as error:
+            self.servers.discard(channel, error)
+            reported = failure(error, effect)
+            if reported is error:
+                raise
+            raise reported from error
+        if refused is not None and not isinstance(refused, OperationalError):
+            self.servers.discard(channel, refused)
+            raise failure(refused, effect)
+        if refused is not None and refused.code in ELSEWHERE:
+            self.servers.refused(channel)
+        else:
+            self.servers.release(channel)
+        return _by_statement(sent, results), refused
+
+
+class _Attempts:
+    """Whether, and after which pause, to send again."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self._pauses = pauses(deadline)
+        self._deadlocks = 0
+
+    def again(self, error: HandlerSocketError, effect: Effect, began: float) -> bool:
+        """Wait, if what failed with `error` may be sent again; else False."""
+        if isinstance(error, OperationalError) and error.code in DEADLOCKS:
+            self._deadlocks += 1
+            pause: float | None = _DEADLOCK_PAUSE_SECONDS * random.uniform(0.1, self._deadlocks)
+            if self._deadlocks >= _DEADLOCK_ATTEMPTS:
+                return False
+        elif isinstance(error, (ReadOnlyError, LockTimeoutError)) or repeatable(error, effect):
+            pause = next(self._pauses, None)
+        else:
+            return False
+        took = monotonic() - began if isinstance(error, LockTimeoutError) else 0.0
+        if pause is None or monotonic() + pause + took >= self.deadline:
+            return False
+        _log.info("sending again after: %s", error)
+        sleep(pause)
+        return True
+
+
+def _pool(settings: Settings, login: SqlLogin, address: Address) -> ChannelPool[SqlChannel]:
+    connect = partial(
+        SqlChannel,
+        address,
+        login,
+        connect_timeout=settings.connect_timeout,
+        timeout=settings.timeout,
+        lifetime=_CONNECTION_LIFETIME_SECONDS,
+    )
+    # A write on a connection whose server went away would be lost.
+    return ChannelPool(
+        connect, size=settings.pool_size, timeout=settings.pool_timeout, peek_after=0.0
+    )
+
+
+def _effect(statements: Sequence[Statement]) -> Effect:
+    effects = {statement.effect for statement in statements}
+    return effects.pop() if len(effects) == 1 else Effect.WRITE
+
+
+def _fitting(statements: Sequence[Statement], max_packet: int) -> Sequence[Statement]:
+    """As many of them as the server takes at once. Raises ValueTooLargeError where none fits."""
+    size = _PACKET_HEAD
+    for number, statement in enumerate(statements):
+        size += len(statement.text) + 1
+        if size > max_packet:
+            if number:
+                return statements[:number]
+            raise ValueTooLargeError(
+                f"the statement has {size} bytes, max_allowed_packet of the server is "
+                f"{max_packet}: store less at once, or raise it"
+            )
+    return statements
+
+
+def _by_statement(statements: Sequence[Statement], results: list[Result]) -> list[Answer]:
+    """The results of those statements that gave all of theirs."""
+    answers: list[Answer] = []
+    for statement in statements:
+        if len(results) < statement.results:
+            break
+        answers.append(results[: statement.results])
+        results = results[statement.results :]
+    return answers
+
+
+def _told(
+    error: HandlerSocketError, statements: Sequence[Statement], answers: Sequence[Answer]
+) -> HandlerSocketError:
+    """The error, which says so where writes in front of what failed were carried out."""
+    done = zip(statements, answers, strict=False)
+    wrote = any(one.effect is not Effect.READ and isinstance(got, list) for one, got in done)
+    if wrote and not isinstance(error, OutcomeUnknownError):
+        return OutcomeUnknownError(
+            f"a part of the writes was done, the rest was not: read the rows again ({error})"
+        )
+    return error

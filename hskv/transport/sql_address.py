@@ -1,0 +1,98 @@
+"""Where SQL is and how to log in there: what the option `sql` of a URL says."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from .endpoint import Address, Secret, SecretBytes
+
+DEFAULT_SQL_PORT: Final = 3306
+
+_FORM: Final = (
+    "sql is mysql://USER:PASSWORD@HOST[:PORT][,HOST2[:PORT]...]/ or "
+    "mysql+unix://USER:PASSWORD@/PATH; a password with / ? # @ & or % in it is percent-encoded"
+)
+_HOST: Final = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:,\[\]/]+)(:(?P<port>\d+))?")
+
+
+class Password(Secret):
+    """A secret of SQL, which may hold any byte."""
+
+    __slots__ = ()
+
+    def read(self) -> SecretBytes | None:
+        """The password now. Raises ValueError for text that is no valid Unicode."""
+        encoded = self._encoded()
+        if encoded is False:
+            raise ValueError("the password is no valid Unicode text: give it as bytes")
+        return encoded
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Password, (self._source,)
+
+
+@dataclass(frozen=True)
+class SqlLogin:
+    """The SQL servers that may be, or become, the one to write to; and who logs in."""
+
+    hosts: tuple[Address, ...]
+    user: str
+    password: Password
+
+
+def parse_sql_url(url: str) -> SqlLogin:
+    """What the option `sql` says, its parts percent-decoded. Raises ValueError for a mistake."""
+    if "://" not in url:
+        # Encoded as a whole, as urllib.parse.quote does.
+        url = _decoded(url)
+    scheme, _, rest = url.partition("://")
+    scheme = _decoded(scheme)
+    userinfo, at, place = rest.rpartition("@")
+    user, colon, password = userinfo.partition(":")
+    # No message quotes a part: where a password broke the URL it would show.
+    if not at or not user or "/" in userinfo or scheme not in ("mysql", "mysql+unix"):
+        raise ValueError(_FORM)
+    hosts = _hosts(place) if scheme == "mysql" else _socket(place)
+    secret = SecretBytes(unquote_to_bytes(password)) if colon else None
+    return SqlLogin(hosts, _decoded(user), Password(secret))
+
+
+def sql_login(given: Mapping[str, Any], login: SqlLogin | None) -> SqlLogin | None:
+    """The login that `sql`, `sql_password` and `sql_password_file` give. Raises ValueError."""
+    url, file = given.get("sql"), given.get("sql_password_file")
+    if url is not None:
+        login = url if isinstance(url, SqlLogin) else parse_sql_url(url)
+    if "sql_password" not in given and file is None:
+        return login
+    if login is None:
+        raise ValueError("sql_password is for the servers that sql= names: give sql= too")
+    return replace(login, password=Password(given.get("sql_password"), file))
+
+
+def _hosts(place: str) -> tuple[Address, ...]:
+    hosts = []
+    for text in place.removesuffix("/").split(","):
+        match = _HOST.fullmatch(text)
+        port = int(match["port"] or DEFAULT_SQL_PORT) if match else 0
+        if not match or not 1 <= port <= 65535:
+            raise ValueError(_FORM)
+        hosts.append(Address(_decoded(match["host"].strip("[]")), port))
+    if len(set(hosts)) < len(hosts):
+        raise ValueError("sql names a server twice")
+    return tuple(hosts)
+
+
+def _socket(place: str) -> tuple[Address, ...]:
+    if not place.startswith("/"):
+        raise ValueError(_FORM)
+    return (Address(path=_decoded(place)),)
+
+
+def _decoded(text: str) -> str:
+    try:
+        return unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        # Without its cause, which would quote the text.
+        raise ValueError("sql is not UTF-8 once it is percent-decoded") from None

@@ -1,0 +1,251 @@
+"""A connection to a SQL port, for the pool: statements as bytes out, rows of bytes in.
+
+It speaks through PyMySQL, which is imported when the first connection is made.
+"""
+
+import random
+import select
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from ..exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    HandlerSocketError,
+    IndexedConnectionError,
+    OperationalError,
+    ProtocolError,
+    RecoverableConnectionError,
+    RequestTimeoutError,
+)
+from .endpoint import Address
+from .sql_address import SqlLogin
+from .sql_errors import refusal
+from .sql_socket import open_sql_socket
+
+if TYPE_CHECKING:
+    from pymysql.connections import Connection
+
+# Strict, so that nothing is cut in silence; without modes that change what a statement means
+# (NO_BACKSLASH_ESCAPES, ANSI_QUOTES, SIMULTANEOUS_ASSIGNMENT).
+_SESSION: Final = (
+    b"SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1,"
+    b" character_set_results = NULL, sql_select_limit = DEFAULT, sql_safe_updates = 0,"
+    b" innodb_lock_wait_timeout = %d, lock_wait_timeout = %d"
+)
+# SHOW, which a Galera node without a majority answers too.
+_VARIABLES: Final = (
+    b"SHOW GLOBAL VARIABLES WHERE Variable_name IN"
+    b" ('read_only', 'wsrep_on', 'log_bin', 'autocommit', 'max_allowed_packet')"
+)
+_READY: Final = b"SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_ready', 'wsrep_cluster_status')"
+_LOST_WHILE_SENDING: Final = 2006
+_LOST: Final = 2013
+_GOODBYE_SECONDS: Final = 0.5
+_DEFAULT_MAX_PACKET: Final = 1 << 24
+
+Rows = list[tuple[bytes | None, ...]]
+
+
+class Result(NamedTuple):
+    """What came of a statement: its rows, how many it found, what LAST_INSERT_ID was set to."""
+
+    rows: Rows
+    found: int
+    insert_id: int
+
+
+class State(NamedTuple):
+    """What a server says of itself. `ready` is False for a Galera node that has no majority."""
+
+    read_only: bool
+    ready: bool
+    log_bin: bool
+    wsrep_on: bool
+    autocommit: bool
+    max_packet: int
+
+
+class SqlChannel:
+    """A connection that is logged in, where each statement is a transaction of its own."""
+
+    def __init__(
+        self,
+        address: Address,
+        login: SqlLogin,
+        *,
+        connect_timeout: float,
+        timeout: float,
+        lifetime: float,
+    ) -> None:
+        """Connects and logs in; times in seconds. Raises ConnectionError, AuthenticationError."""
+        self.address = address
+        self.holder: object = None
+        self.last_used = monotonic()
+        self.expires = self.last_used + lifetime * random.uniform(0.9, 1.0)
+        self.timeout = timeout
+        deadline = self.last_used + connect_timeout
+        self._sock = open_sql_socket(address, deadline)
+        self._poll = select.poll()
+        self._poll.register(self._sock, select.POLLIN)
+        try:
+            self._log_in(login)
+            # Half of the time, so that what waits for a lock ends before its deadline.
+            patience = max(int(timeout / 2), 1)
+            self.run(_SESSION % (patience, patience), 1, deadline)
+            self.look(deadline)
+        except BaseException:
+            self._sock.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<SqlChannel to {self.address}, {'closed' if self.closed else 'open'}>"
+
+    @property
+    def closed(self) -> bool:
+        """True once nothing can be sent any more."""
+        return self._sock.fileno() < 0
+
+    def close(self) -> None:
+        """Say goodbye and close the socket; never raises."""
+        if not self.closed:
+            self._sock.deadline = monotonic() + _GOODBYE_SECONDS
+            with suppress(Exception):
+                self._connection.close()
+        self._sock.close()
+
+    def gone(self) -> bool:
+        """True when the server has closed its end, or sent bytes that nobody asked for."""
+        return bool(self._poll.poll(0))
+
+    def look(self, deadline: float) -> State:
+        """Ask the server what it is now, and keep it in `state`. Raises as `run` does."""
+        found = dict(self._ask(_VARIABLES, deadline))
+        on = {name: value in (b"ON", b"1") for name, value in found.items()}
+        ready = True
+        if on.get(b"wsrep_on", False):
+            status = dict(self._ask(_READY, deadline))
+            ready = (status.get(b"wsrep_ready"), status.get(b"wsrep_cluster_status")) == (
+                b"ON",
+                b"Primary",
+            )
+        self.looked = monotonic()
+        self.state = State(
+            read_only=on.get(b"read_only", False),
+            ready=ready,
+            log_bin=on.get(b"log_bin", False),
+            wsrep_on=on.get(b"wsrep_on", False),
+            autocommit=on.get(b"autocommit", True),
+            max_packet=int(found.get(b"max_allowed_packet") or _DEFAULT_MAX_PACKET),
+        )
+        return self.state
+
+    def run(
+        self, statements: bytes, count: int, deadline: float
+    ) -> tuple[list[Result], HandlerSocketError | None]:
+        """Send statements, joined by semicolons, which give `count` results.
+
+        The results, and the error where the server stopped before the last: those behind it are
+        not carried out. Raises RecoverableConnectionError when nothing was done; when something
+        may have been, IndexedConnectionError, RequestTimeoutError or ProtocolError. Each of
+        them, and any other exception, closes the connection.
+        """
+        from pymysql import MySQLError
+
+        self._sock.deadline = deadline
+        results: list[Result] = []
+        cursor = self._cursor
+        try:
+            cursor.execute(statements)
+            results.append(Result(cursor.fetchall(), cursor.rowcount, cursor.lastrowid))
+            while len(results) < count:
+                cursor.nextset()
+                results.append(Result(cursor.fetchall(), cursor.rowcount, cursor.lastrowid))
+        except MySQLError as error:
+            refused = self._refusal(error) if self._connection.open else None
+            if refused is None:
+                raise self._lost(error) from error
+            return results, refused
+        except Exception as error:
+            self._sock.close()
+            raise ProtocolError(
+                f"{self.address} answered with what is no reply of MySQL: {error!r}"
+            ) from error
+        except BaseException:
+            self._sock.close()
+            raise
+        return results, None
+
+    def _ask(self, statement: bytes, deadline: float) -> Any:
+        results, refused = self.run(statement, 1, deadline)
+        if refused is not None:
+            raise refused
+        return results[0].rows
+
+    def _refusal(self, error: Exception) -> HandlerSocketError | None:
+        number, text = error.args[0], str(error.args[-1])
+        if not isinstance(number, int):
+            return None
+        refused = refusal(number, text)
+        if not isinstance(refused, OperationalError):
+            self._sock.close()
+        return refused
+
+    def _lost(self, error: Exception) -> HandlerSocketError:
+        """What to raise where the connection broke; it is closed already."""
+        self._sock.close()
+        number = error.args[0] if error.args else None
+        if number == _LOST_WHILE_SENDING:
+            # A server carries out nothing of what did not reach it whole.
+            return RecoverableConnectionError(
+                f"the connection to {self.address} broke before the statement was sent"
+            )
+        if isinstance(error.__context__, TimeoutError):
+            return RequestTimeoutError(
+                f"{self.address} did not answer in time; if it is only slow, raise timeout"
+            )
+        if number == _LOST:
+            return IndexedConnectionError(f"{self.address} closed the connection")
+        return ProtocolError(f"{self.address} answered with what is no reply of MySQL: {error}")
+
+    def _log_in(self, login: SqlLogin) -> None:
+        self._connection = _connection(self.address, login)
+        failed = self._connected()
+        # Raised out here, so that no frame with the password hangs on it.
+        if failed is not None:
+            raise failed
+        self._cursor = self._connection.cursor()
+
+    def _connected(self) -> HandlerSocketError | None:
+        from pymysql import MySQLError
+
+        try:
+            self._connection.connect(self._sock)
+        except (MySQLError, OSError, RuntimeError) as error:
+            number, text = (*error.args, None, None)[:2]
+            refused = refusal(number, str(text)) if isinstance(number, int) else None
+            if isinstance(refused, AuthenticationError):
+                return refused
+            return ConnectionError(f"{self.address} did not finish the login: {error}")
+        return None
+
+
+def _connection(address: Address, login: SqlLogin) -> "Connection[Any]":
+    import pymysql
+    from pymysql.constants import CLIENT
+
+    return pymysql.connect(
+        user=login.user,
+        password=login.password.read() or b"",
+        host=address.host,
+        # As it is, of whatever type.
+        use_unicode=False,
+        conv={},
+        charset="utf8mb4",
+        # Counts are of the rows that were found, changed or not.
+        client_flag=CLIENT.FOUND_ROWS | CLIENT.MULTI_STATEMENTS,
+        autocommit=None,
+        defer_connect=True,
+        ssl_disabled=True,
+    )

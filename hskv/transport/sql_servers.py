@@ -1,0 +1,144 @@
+"""Several SQL servers, of which one at a time is the one to write to, and which it is now.
+
+Locks: none. Which server was found last is one reference; threads that find another at the same
+time overwrite each other, which costs a look more.
+"""
+
+import logging
+from collections.abc import Sequence
+from itertools import chain
+from time import monotonic
+from typing import Final
+
+from ..exceptions import ConnectionError, PoolTimeoutError, RecoverableConnectionError
+from .pool import ChannelPool
+from .sql_channel import SqlChannel
+
+_log = logging.getLogger("hskv")
+
+SqlPool = ChannelPool[SqlChannel]
+
+_LOOK_AGAIN_SECONDS: Final = 1.0
+
+
+class SqlServers:
+    """Pools of the servers of a replicated primary, or of a Galera cluster.
+
+    All goes to one that can be written to: not read-only, and in Galera one that has a majority.
+    A connection is asked again after a second, and its server at once when a write was refused or
+    it cannot be reached; then the others are asked, in the order given. A server that stands alone
+    is not asked: it refuses what it must.
+    """
+
+    def __init__(self, pools: Sequence[SqlPool]) -> None:
+        self.pools = list(pools)
+        self._writer = self.pools[0]
+        self._by_id = {id(pool): pool for pool in pools}
+
+    def __repr__(self) -> str:
+        return f"<SqlServers, {len(self.pools)}>"
+
+    @property
+    def closed(self) -> bool:
+        """True after `close`."""
+        return self.pools[0].closed
+
+    def acquire(self) -> SqlChannel:
+        """A connection to the server to write to.
+
+        Raises ConnectionError when none can be reached, or none may be written to now: promoted
+        is one perhaps in a moment.
+        """
+        if len(self.pools) == 1:
+            return self._writer.acquire()
+        why = []
+        for pool in self._candidates():
+            try:
+                channel = pool.acquire()
+            except PoolTimeoutError:
+                raise
+            except ConnectionError as error:
+                why.append(str(error))
+                continue
+            refused = self._refusal(pool, channel)
+            if refused is None:
+                self._found(pool, channel)
+                return channel
+            why.append(refused)
+        raise RecoverableConnectionError(
+            f"none of the servers of sql= can be written to now: {'; '.join(why)}"
+        )
+
+    def release(self, channel: SqlChannel) -> None:
+        """As `ChannelPool.release`."""
+        self._pool(channel).release(channel)
+
+    def discard(self, channel: SqlChannel, error: BaseException | None = None) -> None:
+        """As `ChannelPool.discard`."""
+        self._pool(channel).discard(channel, error)
+
+    def refused(self, channel: SqlChannel) -> None:
+        """Give back a connection whose server refused a write: it is asked before it is used."""
+        channel.looked = 0.0
+        self.release(channel)
+
+    def purge(self) -> None:
+        """As `ChannelPool.purge`, of all pools."""
+        for pool in self.pools:
+            pool.purge()
+
+    def drain(self, timeout: float, *, refuse: bool = False) -> bool:
+        """As `ChannelPool.drain`, of all pools; `timeout` is for each."""
+        drained = [pool.drain(timeout, refuse=refuse) for pool in self.pools]
+        return all(drained)
+
+    def resume(self) -> None:
+        """As `ChannelPool.resume`, of all pools."""
+        for pool in self.pools:
+            pool.resume()
+
+    def stats(self) -> dict[str, int]:
+        """As `ChannelPool.stats`, summed."""
+        counts: dict[str, int] = {}
+        for name, count in chain.from_iterable(pool.stats().items() for pool in self.pools):
+            counts[name] = counts.get(name, 0) + count
+        return counts
+
+    def close(self) -> None:
+        """Close all pools."""
+        for pool in self.pools:
+            pool.close()
+
+    def _candidates(self) -> list[SqlPool]:
+        writer = self._writer
+        return [writer, *(pool for pool in self.pools if pool is not writer)]
+
+    def _pool(self, channel: SqlChannel) -> SqlPool:
+        pool = self._by_id.get(id(channel.holder))
+        if pool is None:
+            raise RuntimeError(f"{channel!r} is not on loan from {self!r}")
+        return pool
+
+    def _refusal(self, pool: SqlPool, channel: SqlChannel) -> str | None:
+        """Why a connection, which goes back to its pool, is not to be written to."""
+        try:
+            now = monotonic()
+            if now - channel.looked >= _LOOK_AGAIN_SECONDS:
+                channel.look(now + channel.timeout)
+        except ConnectionError as error:
+            pool.discard(channel, error)
+            return str(error)
+        except BaseException as error:
+            pool.discard(channel, error)
+            raise
+        if channel.state.ready and not channel.state.read_only:
+            return None
+        channel.looked = 0.0
+        pool.release(channel)
+        why = "is read-only" if channel.state.ready else "has no majority, or is joining"
+        return f"{channel.address} {why}"
+
+    def _found(self, pool: SqlPool, channel: SqlChannel) -> None:
+        if pool is not self._writer:
+            self._writer = pool
+            _log.warning("writes go to %s from now on", channel.address)
