@@ -1,5 +1,11 @@
 """How Sphinx builds the documentation: `make docs`."""
 
+import re
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
 import hskv
 
 project = "hskv"
@@ -31,3 +37,19 @@ html_theme_options = {"navigation_with_keys": True}
 # What is copied is to be pasted and run.
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
+
+WIDE_PIXELS = 600
+
+
+def mark_wide(app: Sphinx, page: nodes.document) -> None:
+    """Give pictures that a phone cannot show whole a class of their own."""
+    for image in page.findall(nodes.image):
+        drawn = Path(app.srcdir, app.env.docname).parent / image["uri"]
+        box = re.search(r'viewBox="\S+ \S+ ([\d.]+)', drawn.read_text())
+        if box and float(box[1]) > WIDE_PIXELS:
+            image["classes"].append("wide")
+
+
+def setup(app: Sphinx) -> None:
+    """What Sphinx calls."""
+    app.connect("doctree-read", mark_wide)
