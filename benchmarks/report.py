@@ -108,10 +108,15 @@ def _chart(path: Path, table: Table) -> None:
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "hskv"
     shown = table.operations[:6]
-    figure, axes = plt.subplots(
-        1, len(shown), figsize=(2.1 * len(shown) + 2, 0.32 * len(table.names) + 1.2), sharey=True
-    )
-    for axis, operation in zip(list(axes), shown, strict=True):
+    # Two or three beside each other can be read in a column of text.
+    columns = min(len(shown), 2 if len(shown) == 4 else 3)
+    rows = -(-len(shown) // columns)
+    size = (2.1 * columns + 1.7, (0.26 * len(table.names) + 0.6) * rows + 0.4)
+    figure, grid = plt.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+    axes = grid.flatten()
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    for axis, operation in zip(axes, shown, strict=False):
         cells = table.cells[operation]
         values = [cells[name].ratio if name in cells else 0.0 for name in table.names]
         colours = ["#b5652b" if name.startswith("hskv") else "#9aa5b1" for name in table.names]
@@ -123,7 +128,7 @@ def _chart(path: Path, table: Table) -> None:
         axis.spines[["top", "right", "bottom"]].set_visible(False)
         axis.tick_params(labelsize=8, length=0)
     axes[0].invert_yaxis()
-    figure.suptitle(f"{table.title}: speed beside a raw loop (1.00)", fontsize=9)
+    figure.suptitle(f"{table.title}:\nspeed beside a raw loop (1.00)", fontsize=9)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

@@ -38,7 +38,7 @@ html_theme_options = {"navigation_with_keys": True}
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
-WIDE_PIXELS = 600
+WIDE_PIXELS = 500
 
 
 def mark_wide(app: Sphinx, page: nodes.document) -> None:
