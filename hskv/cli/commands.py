@@ -23,6 +23,8 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "ttl": ("items", "ttl", "Print how long a key has left."),
     "touch": ("items", "touch", "Set when a key expires."),
     "scan": ("scan", "scan", "Print keys and values, in key order."),
+    "dump": ("dump", "dump", "Write all rows to a file."),
+    "load": ("load", "load", "Store the rows of a dump."),
     "purge": ("table", "purge", "Remove expired rows."),
 }
 

@@ -14,7 +14,7 @@ from ..wire.requests import INT64_MIN
 from .table import Table
 
 # Keys from NUL on are reserved for rows that are no items of any mapping.
-_FIRST: Final = b"\x01"
+FIRST: Final = b"\x01"
 _DEFAULT_KEY_BYTES: Final = 255
 
 Range = tuple[bytes, bytes | None]
@@ -98,7 +98,7 @@ class TextKeys(Keys):
                 if self.prefix:
                     encoded = [self.prefix + key for key in encoded]
                 longest = max(map(len, encoded), default=0)
-                if longest <= self._key_bytes and min(encoded, default=_FIRST) >= _FIRST:
+                if longest <= self._key_bytes and min(encoded, default=FIRST) >= FIRST:
                     return dict(zip(encoded, keys, strict=True))
         return super().row_keys(keys)
 
@@ -124,7 +124,7 @@ class TextKeys(Keys):
             raise ValueError("no key begins with NUL: such keys are reserved")
         stem = start.rstrip(b"\xff")
         end = stem[:-1] + bytes([stem[-1] + 1]) if stem else None
-        return start or _FIRST, end
+        return start or FIRST, end
 
     def reserved(self, letter: bytes, name: str | bytes) -> bytes:
         """As `Keys.reserved`."""

@@ -6,7 +6,9 @@ For what copies rows, or shows them to people. The store's table must have every
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
+from ..exceptions import KeyTooLongError, UnsupportedError
 from . import plans
+from .keys import FIRST
 from .plans import Progress
 from .store import KeyValueStore, next_rows
 from .verbs import COLUMNS, Cells, Find, Found, Row, live
@@ -46,12 +48,33 @@ def row_pages(
         yield [(cells[0][own:], *cells[1:]) for cells in page] if own else page
 
 
+def prefix_of(store: Store) -> bytes:
+    """What stands before every key of a store in its table."""
+    return store._keys.prefix
+
+
 def put_rows(store: Store, rows: Sequence[Cells]) -> None:
     """Store whole rows, whatever was there, each as `KeyValueStore.set` does.
 
-    At most `plans.PACKET_ROWS`, keys without the store's prefix and each only once. One round
-    trip, two where keys are new. After a failure some are stored and some are not.
+    Keys are without the store's prefix. For each 1,000 rows or MiB one round trip, two where keys
+    are new. After a failure some are stored and some are not. Raises KeyTooLongError and
+    UnsupportedError before anything is sent.
     """
+    if not rows:
+        return
     prefix = store._keys.prefix
-    packet = [(prefix + cells[0], *cells[1:]) for cells in rows] if prefix else rows
-    store._run(plans.set_rows(packet, Progress()))
+    if prefix:
+        if min(rows)[0] < FIRST:
+            raise UnsupportedError(
+                "leases and limiters have a place of their own under each prefix, and rows of them "
+                "cannot go under another: use a URL without a prefix"
+            )
+        rows = [(prefix + cells[0], *cells[1:]) for cells in rows]
+    longest = max(len(cells[0]) for cells in rows)
+    if longest > store.table.key_bytes:
+        raise KeyTooLongError(
+            f"a key has {longest} bytes with its prefix, the column {store.table.key_bytes}: "
+            "make the column wider"
+        )
+    for packet in plans.packets(rows):
+        store._run(plans.set_rows(packet, Progress()))
