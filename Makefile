@@ -70,7 +70,7 @@ fuzz-codec: setup ## Feed bytes to hskv_fast, also under AddressSanitizer: ARGS=
 	@tools/fuzz_codec.sh $(PYTHON_IN_VENV) $(or $(ARGS),50000)
 
 docs: setup ## Build the documentation into build/docs; warnings are errors
-	$(PYTHON_IN_VENV) -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
+	$(PYTHON_IN_VENV) -m sphinx -q -E -W --keep-going -d build/doctrees docs build/docs
 
 pictures: setup ## Draw the pictures of the documentation anew
 	@$(PYTHON_IN_VENV) tools/pictures.py

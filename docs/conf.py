@@ -21,9 +21,8 @@ myst_enable_extensions = ["attrs_inline", "attrs_block"]
 
 # In docstrings a word in single backticks is code.
 default_role = "code"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
-autodoc_class_signature = "separated"
 python_maximum_signature_line_length = 60
 python_use_unqualified_type_names = True
 
