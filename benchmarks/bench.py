@@ -9,7 +9,6 @@ hour of this one, has others.
 import argparse
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -17,7 +16,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +27,10 @@ from benchmarks.contenders import CONTENDERS, Place
 from benchmarks.peers import memcached_server, redis_server
 from benchmarks.pinning import on_cores
 from benchmarks.report import Table, write
+from benchmarks.versions import ROOT, is_installed, versions
 from hskv.mariadb import PrivateServer
 
 BASE = "raw loop, same bytes"
-ROOT = Path(__file__).parents[1]
 SINGLE = ("get", "set", "incr")
 MANY = ("get_many(100)", "set_many(100), existing", "set_many(100), new")
 LARGE = ("get, 10 KB text", "get, 10 KB random", "get, 1 MB text", "get, 1 MB random")
@@ -193,42 +191,6 @@ def crowds(rounds: int, console: Console) -> tuple[Times, Times]:
     return threads, processes
 
 
-def versions() -> dict[str, str]:
-    """What was measured, and on what."""
-    found = {
-        name: metadata.version(name)
-        for name in ("pymemcache", "redis", "hiredis", "PyMySQL", "mysqlclient", "limits")
-        if _installed(name)
-    }
-    for program, argument in (("mariadbd", "--version"), ("redis-server", "-v")):
-        path = os.pathsep.join((os.environ["PATH"], "/usr/sbin"))
-        done = subprocess.run(
-            [program, argument], capture_output=True, text=True, env={"PATH": path}, check=False
-        )
-        found[program] = done.stdout.strip()
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "hskv": f"{hskv.__version__}, commit {commit}",
-        "Python": platform.python_version(),
-        "machine": f"{_model()}, {os.cpu_count()} CPUs, Linux {platform.release()}",
-        **found,
-    }
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "?")
-
-
 def main() -> None:
     """Run all of it, show it, and write it where it is wanted."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -237,7 +199,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="a part of the titles of the runs wanted")
     arguments = parser.parse_args()
     console = Console()
-    names = [name for name in CONTENDERS if name != "mysqlclient" or _installed(name)]
+    names = [name for name in CONTENDERS if name != "mysqlclient" or is_installed(name)]
     if hskv.codec_implementation == "python":
         console.print("hskv_fast is not compiled here: what is called hskv is pure Python")
         names = [name for name in names if not name.startswith("hskv") or "pure" in name]

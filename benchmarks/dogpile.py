@@ -7,27 +7,28 @@ slower than the redis backend of the same transport it is. Every get_or_create i
 """
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dogpile.cache import make_region
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
-import hskv
+from benchmarks.pages import Grid, write
 from benchmarks.peers import Peer, memcached_server, redis_server
 from benchmarks.pinning import on_cores
+from benchmarks.versions import versions
 from hskv.mariadb import PrivateServer
 
 VALUE = {"name": "x" * 80, "count": 7}
 KEYS = [f"key:{number:03}" for number in range(100)]
 BASE = "redis"
+HITS = ("get", "get_or_create")
 HOUR = 3600
 
 
@@ -116,22 +117,39 @@ def run(console: Console, *, tcp: bool, rounds: int, calls: int) -> list[Backend
     return measured
 
 
-def table(title: str, measured: list[Backend]) -> Table:
+def speed(base: Backend, measured: Backend, operation: str) -> float:
+    """How many times as fast as another, which was measured in the same rounds."""
+    pairs = zip(base.times[operation], measured.times[operation], strict=True)
+    return statistics.median(theirs / ours for theirs, ours in pairs)
+
+
+def table(title: str, measured: list[Backend]) -> Grid:
     """Microseconds, and the speed as a multiple of redis's."""
     names = list(measured[0].times)
-    grid = Table("", *names, title=title, title_justify="left")
-    grid.columns[0].no_wrap = True
-    for column in grid.columns[1:]:
-        column.justify = "right"
     base = next(backend for backend in measured if backend.name == BASE)
-    for backend in measured:
-        cells = []
-        for name in names:
-            pairs = zip(base.times[name], backend.times[name], strict=True)
-            ratio = statistics.median(theirs / ours for theirs, ours in pairs)
-            cells.append(f"{statistics.median(backend.times[name]):.1f} ({ratio:.2f})")
-        grid.add_row(backend.name, *cells)
-    return grid
+    rows = [
+        [
+            backend.name,
+            *(
+                f"{statistics.median(backend.times[name]):.1f} ({speed(base, backend, name):.2f})"
+                for name in names
+            ),
+        ]
+        for backend in measured
+    ]
+    return Grid(f"{title}: microseconds (speed, redis = 1)", ["", *names], rows)
+
+
+def goals(title: str, measured: list[Backend]) -> Grid:
+    """Hits of hskv as a multiple of those of its peers: above 1.00 it is faster."""
+    by_name = {backend.name: backend for backend in measured}
+    rows = [
+        [f"{name} beside {peer}"]
+        + [f"{speed(by_name[peer], by_name[name], one):.2f}" for one in HITS]
+        for name in ("hskv, flush 2", "hskv, flush 1")
+        for peer in (BASE, "pymemcache")
+    ]
+    return Grid(f"{title}: hits, how many times as fast", ["", *HITS], rows)
 
 
 def main() -> None:
@@ -139,16 +157,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--calls", type=int, default=1_000, help="of a single request, per round")
+    parser.add_argument("--write", type=Path, help="a file for the tables, as Markdown")
     arguments = parser.parse_args()
     console = Console()
-    console.print(
-        f"hskv {hskv.__version__}, codec {hskv.codec_implementation}, "
-        f"Python {platform.python_version()}, all on one core"
-    )
+    grids = []
     for tcp in (False, True):
         measured = run(console, tcp=tcp, rounds=arguments.rounds, calls=arguments.calls)
-        title = f"{'TCP' if tcp else 'unix sockets'}: microseconds (speed, redis = 1)"
-        console.print(table(title, measured))
+        title = "TCP" if tcp else "unix sockets"
+        grids += [table(title, measured), goals(title, measured)]
+    for grid in grids:
+        console.print(grid.rich())
+    if arguments.write:
+        head = f"# dogpile.cache regions, by `make bench-dogpile`\n\n{__doc__}"
+        write(arguments.write, head, versions(), grids)
 
 
 if __name__ == "__main__":

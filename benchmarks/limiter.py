@@ -7,25 +7,26 @@ the client's CPU for each, as medians over rounds. Beside them is how many times
 """
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from limits import RateLimitItemPerHour
 from limits.storage import storage_from_string
 from limits.strategies import STRATEGIES
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 import hskv
 import hskv.integrations.limits  # makes hskv:// known to limits
+from benchmarks.pages import Grid, write
 from benchmarks.peers import Peer, memcached_server, redis_server
 from benchmarks.pinning import on_cores
+from benchmarks.versions import versions
 from hskv.mariadb import PrivateServer
 
 HOUR = 3600
@@ -112,21 +113,20 @@ def run(console: Console, *, tcp: bool, rounds: int, calls: int) -> list[Contend
     return measured
 
 
-def table(title: str, measured: list[Contender]) -> Table:
+def table(title: str, measured: list[Contender]) -> Grid:
     """Hits a second, client CPU for each, and the speed as a multiple of redis's."""
-    grid = Table("", "hits/s", "client us/hit", "speed", title=title, title_justify="left")
-    for column in grid.columns[1:]:
-        column.justify = "right"
     base = {one.kind: one for one in measured if one.name.endswith("redis")}
+    rows: list[list[str]] = []
     for kind in (FIXED, SLIDING, OTHER):
-        grid.add_row(f"[bold]{kind}[/]")
+        rows.append([kind])
         for one in measured:
             if one.kind == kind:
                 pairs = zip(base[kind].wall, one.wall, strict=True)
                 ratio = statistics.median(theirs / ours for theirs, ours in pairs)
                 rate, cpu = 1e6 / statistics.median(one.wall), statistics.median(one.cpu)
-                grid.add_row(f"  {one.name}", f"{rate:,.0f}", f"{cpu:.1f}", f"{ratio:.2f}")
-    return grid
+                rows.append([one.name, f"{rate:,.0f}", f"{cpu:.1f}", f"{ratio:.2f}"])
+    header = ["", "hits/s", "client us/hit", "speed"]
+    return Grid(f"{title} (speed: limits over redis = 1)", header, rows)
 
 
 def main() -> None:
@@ -134,16 +134,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--calls", type=int, default=500, help="hits, per round")
+    parser.add_argument("--write", type=Path, help="a file for the tables, as Markdown")
     arguments = parser.parse_args()
     console = Console()
-    console.print(
-        f"hskv {hskv.__version__}, codec {hskv.codec_implementation}, "
-        f"Python {platform.python_version()}, all on one core"
-    )
+    grids = []
     for tcp in (False, True):
         measured = run(console, tcp=tcp, rounds=arguments.rounds, calls=arguments.calls)
-        title = f"{'TCP' if tcp else 'unix sockets'} (speed: limits over redis = 1)"
-        console.print(table(title, measured))
+        grids.append(table("TCP" if tcp else "unix sockets", measured))
+    for grid in grids:
+        console.print(grid.rich())
+    if arguments.write:
+        head = f"# Rate limits, by `make bench-limiter`\n\n{__doc__}"
+        write(arguments.write, head, versions(), grids)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,8 @@ from dogpile.cache.region import CacheRegion, RegionInvalidationStrategy
 
 from ..exceptions import HandlerSocketError, LeaseLostError, UnsupportedError
 from ..store.lease import Lease
+from ..store.outage import Outage
+from ..store.plans import ROUNDS, contention
 from ..store.store import KeyValueStore
 from .arguments import fitted_keys, flag, open_store
 
@@ -26,6 +28,10 @@ T = TypeVar("T")
 
 _log = logging.getLogger("hskv")
 
+_Times = tuple[float, float]
+"""When a region was invalidated last, hard and soft, in seconds since the epoch; 0 for never."""
+
+_NEVER: Final[_Times] = (0.0, 0.0)
 _DEFAULT_PREFIX: Final = "dogpile:"
 _DEFAULT_LOCK_TIMEOUT_SECONDS: Final = 30.0
 
@@ -55,7 +61,8 @@ class HandlerSocketBackend(BytesBackend):
       (30 s: a holder that died delays others by so much), `lock_sleep` (0.1 s), `lock_blocking`,
       `lock_blocking_timeout` and `lock_prefix`, as in dogpile's redis backend.
     - `ignore_errors`: an unreachable server is a miss, and what is set is lost; it is logged, and
-      counted in the attribute `errors`. Off unless given.
+      counted in the attribute `errors`. It is asked again after a second at first and ten at most,
+      so that only those calls wait for it. Off unless given.
 
     Others are ignored. The constructor does no I/O; raises ValueError for what cannot be meant.
     """
@@ -64,7 +71,8 @@ class HandlerSocketBackend(BytesBackend):
         self.store: KeyValueStore[bytes, Any] = open_store(arguments, _DEFAULT_PREFIX)
         self._fitted = fitted_keys(self.store)
         self._ttl = float(arguments.get("hskv_expiration_time") or 0) or None
-        self._ignores_errors = flag(arguments.get("ignore_errors", False))
+        is_ignored = flag(arguments.get("ignore_errors", False))
+        self._outage = Outage() if is_ignored else None
         self.errors = 0
         self._lock_options = _lock_options(arguments)
 
@@ -73,11 +81,10 @@ class HandlerSocketBackend(BytesBackend):
 
     def get_serialized(self, key: str) -> bytes | Literal[DogpileNoValue.NO_VALUE]:
         """The bytes of a key. One round trip."""
-        try:
+        if self._outage is None:
             value = self.store.get(self._fitted(key), NO_VALUE)
-        except HandlerSocketError as error:
-            self._forgive(error)
-            return NO_VALUE
+        else:
+            value = self.safely(lambda: self.store.get(self._fitted(key), NO_VALUE), NO_VALUE)
         # Of another writer: a region could not read it.
         return value if isinstance(value, bytes) else NO_VALUE
 
@@ -133,17 +140,20 @@ class HandlerSocketBackend(BytesBackend):
 
     def safely(self, action: Callable[[], T], otherwise: T) -> T:
         """What the action gives; with `ignore_errors`, something else where hskv fails."""
-        try:
+        if self._outage is None:
             return action()
-        except HandlerSocketError as error:
-            self._forgive(error)
+        if self._outage.reason():
+            self.errors += 1
             return otherwise
-
-    def _forgive(self, error: HandlerSocketError) -> None:
-        if not self._ignores_errors:
-            raise error
-        self.errors += 1
-        _log.warning("the cache could not be reached: %s", error)
+        try:
+            result = action()
+        except HandlerSocketError as error:
+            self._outage.failed(error)
+            self.errors += 1
+            _log.warning("the cache goes on without the table: %s", error)
+            return otherwise
+        self._outage.ended()
+        return result
 
 
 class _Mutex(CacheMutex):
@@ -190,7 +200,8 @@ class HandlerSocketInvalidator(RegionInvalidationStrategy):
     HandlerSocketInvalidator(region))`. Regions with the same `name` and prefix are invalidated
     together. Others see it after at most `max_age` seconds, for which the time of the last
     invalidation is kept in memory: one more round trip in so many. Where the server cannot be
-    reached and the backend ignores errors, what was known last holds.
+    reached and the backend ignores errors, what was known last holds, and what this process
+    invalidated meanwhile is told to others when the server is back.
     """
 
     def __init__(self, region: CacheRegion, name: str = "region", max_age: float = 1.0) -> None:
@@ -198,56 +209,71 @@ class HandlerSocketInvalidator(RegionInvalidationStrategy):
         self._name = name
         self._max_age = max_age
         self._lock = threading.Lock()
-        self._known = (0.0, 0.0)
+        self._known: _Times = _NEVER
         self._known_until = 0.0
+        self._untold: _Times | None = None
         self._rows: KeyValueStore[Any, Any] | None = None
 
     def invalidate(self, hard: bool = True) -> None:
-        """Everything older than now is invalid. One round trip, two the first time."""
-        backend = self._backend()
+        """Everything older than now is invalid. Two round trips."""
         now = time.time()
-        times = (now, 0.0) if hard else (0.0, now)
-        backend.safely(lambda: self._kept(backend).set(self._name, [*times]), None)
-        self._know(times)
+        with self._lock:
+            self._untold = _merged(self._untold or _NEVER, (now, 0.0) if hard else (0.0, now))
+        self._know(self._told(self._backend()))
 
     def was_hard_invalidated(self) -> bool:
-        """True where the last invalidation was a hard one."""
+        """True where it was ever invalidated by a hard one."""
         return self._times()[0] > 0
 
     def is_hard_invalidated(self, timestamp: float) -> bool:
-        """True where it was a hard one, later than this."""
+        """True where there was a hard one later than this."""
         return timestamp < self._times()[0]
 
     def was_soft_invalidated(self) -> bool:
-        """True where the last invalidation was a soft one."""
+        """True where a soft one came after the last hard one."""
         return self._times()[1] > 0
 
     def is_soft_invalidated(self, timestamp: float) -> bool:
-        """True where it was a soft one, later than this."""
+        """True where there was a soft one later than this."""
         return timestamp < self._times()[1]
 
     def is_invalidated(self, timestamp: float) -> bool:
         """True where there was an invalidation later than this."""
         return timestamp < max(self._times())
 
-    def _times(self) -> tuple[float, float]:
-        """When it was invalidated last, hard and soft; one of both is 0."""
-        if time.monotonic() < self._known_until:
-            return self._known
-        backend = self._backend()
-        never = [0.0, 0.0]
-        hard, soft = backend.safely(
-            lambda: self._kept(backend).get(self._name, never), [*self._known]
-        )
-        self._know((hard, soft))
+    def _times(self) -> _Times:
+        if time.monotonic() >= self._known_until:
+            self._know(self._told(self._backend()))
         return self._known
+
+    def _told(self, backend: HandlerSocketBackend) -> _Times:
+        """What the table says, once it was told what this process has yet to tell."""
+
+        def tell() -> _Times:
+            kept = self._kept(backend)
+            for _ in range(ROUNDS):
+                found, version = _found(kept, self._name)
+                untold = self._untold
+                times = _merged(found, untold or _NEVER)
+                if untold is None or _replaced(kept, self._name, times, version):
+                    self._forget(untold)
+                    return times
+            raise contention()
+
+        return backend.safely(tell, _merged(self._known, self._untold or _NEVER))
+
+    def _forget(self, told: _Times | None) -> None:
+        with self._lock:
+            # Unless there was another meanwhile.
+            if self._untold is told:
+                self._untold = None
 
     def _kept(self, backend: HandlerSocketBackend) -> KeyValueStore[Any, Any]:
         if self._rows is None or self._rows.client is not backend.store.client:
             self._rows = backend.store.reserved(b"I")
         return self._rows
 
-    def _know(self, times: tuple[float, float]) -> None:
+    def _know(self, times: _Times) -> None:
         with self._lock:
             self._known = times
             self._known_until = time.monotonic() + self._max_age
@@ -257,6 +283,28 @@ class HandlerSocketInvalidator(RegionInvalidationStrategy):
         if not isinstance(backend, HandlerSocketBackend):
             raise UnsupportedError("HandlerSocketInvalidator needs a region on the backend 'hskv'")
         return backend
+
+
+def _found(kept: KeyValueStore[Any, Any], name: str) -> tuple[_Times, int | None]:
+    try:
+        (hard, soft), version = kept.get_versioned(name)
+    except KeyError:
+        return _NEVER, None
+    return (hard, soft), version
+
+
+def _replaced(kept: KeyValueStore[Any, Any], name: str, times: _Times, version: int | None) -> bool:
+    """Store it, unless another was first."""
+    if version is None:
+        return kept.add(name, [*times])
+    return kept.compare_and_set(name, [*times], version)
+
+
+def _merged(one: _Times, other: _Times) -> _Times:
+    """The later of both, so that no clock that is behind takes back what another invalidated."""
+    hard, soft = max(one[0], other[0]), max(one[1], other[1])
+    # A hard one leaves nothing for an earlier soft one to say.
+    return hard, soft if soft > hard else 0.0
 
 
 def _lock_options(arguments: Mapping[str, Any]) -> _LockOptions | None:

@@ -16,6 +16,7 @@ from limits.storage import MovingWindowSupport, SlidingWindowCounterSupport, Sto
 from ..exceptions import ContentionError, HandlerSocketError
 from ..store.ratelimit import RateLimiter
 from ..store.store import KeyValueStore
+from ..store.strategies import SlidingWindow
 from .arguments import fitted_keys, open_store
 
 __all__ = ["HandlerSocketStorage"]
@@ -25,6 +26,13 @@ _LIMITER: Final = "limits"
 _TIME: Final = Struct(">d")
 _CONTENTION_SECONDS: Final = 5.0
 _LONGEST_PAUSE_SECONDS: Final = 0.005
+
+
+class RoundedDown(SlidingWindow):
+    """Counts as `limits` does: what `test` allows and `get_window_stats` has left, a hit gets."""
+
+    def _weight(self, before: int, window: int, at: int) -> int:
+        return before * self._left(window, at) // self._per
 
 
 class HandlerSocketStorage(Storage, MovingWindowSupport, SlidingWindowCounterSupport):
@@ -37,8 +45,9 @@ class HandlerSocketStorage(Storage, MovingWindowSupport, SlidingWindowCounterSup
     come as `limits.errors.StorageError`. No I/O before it is used.
 
     Fixed window: one round trip for a hit; two for the first of a window. Sliding window: as
-    `RateLimiter`. Moving window: two, and more where others hit the same key; a row holds the
-    times of all hits that count, eight bytes each, so it is for small limits.
+    `RateLimiter`, but that the part of the older window is rounded down, as `limits` does. Moving
+    window: two, and more where others hit the same key; a row holds the times of all hits that
+    count, eight bytes each, so it is for small limits.
     """
 
     STORAGE_SCHEME: ClassVar[list[str]] = ["hskv", "hskv+unix"]  # type: ignore[misc]
@@ -137,7 +146,7 @@ class HandlerSocketStorage(Storage, MovingWindowSupport, SlidingWindowCounterSup
         self._limiter(1, expiry).reset(key)
 
     def _new_limiter(self, limit: int, expiry: int) -> RateLimiter:
-        return self.store.limiter(_LIMITER, limit, expiry, "sliding-window")
+        return self.store.limiter(_LIMITER, limit, expiry, RoundedDown)
 
     def _moving(self, key: str) -> bytes:
         return self._fitted(key + "/moving")

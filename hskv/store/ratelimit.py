@@ -18,6 +18,7 @@ from ..exceptions import (
 )
 from .expiry import checked
 from .lease import checked_wait
+from .outage import Outage
 from .plans import Plan, clear_range, good
 from .strategies import (
     MAX_LIMIT,
@@ -39,7 +40,10 @@ StrategyName = Literal["fixed-window", "sliding-window", "gcra"]
 Fail = Literal["raise", "open", "closed"]
 Clock = Callable[[], float]
 
-STRATEGIES: Final[dict[StrategyName, Callable[[int, int, Clock], Strategy]]] = {
+StrategyMaker = Callable[[int, int, Clock], Strategy]
+"""Makes one of a limit, a period in milliseconds, and a clock."""
+
+STRATEGIES: Final[dict[str, StrategyMaker]] = {
     "fixed-window": FixedWindow,
     "sliding-window": SlidingWindow,
     "gcra": GenericCellRate,
@@ -74,8 +78,9 @@ class RateLimiter:
     Exact whatever processes do at the same time; a refused hit changes nothing. Threads may share
     one, and it may be used after a fork. `fail` says what a hit gets where the table cannot be
     asked: the error ("raise"), or a `Decision` that allows ("open") or refuses ("closed") it,
-    with the `error`, which is logged. Clocks of clients matter: one that is ahead of others by s
-    seconds ends windows s seconds early.
+    with the `error`, which is logged; a server that is away is then asked once a second at first
+    and once in ten seconds later, so that only those hits wait for it. Clocks of clients matter:
+    one that is ahead of others by s seconds ends windows s seconds early.
 
     >>> limiter = store.limiter("login", limit=2, per=60, strategy="gcra")
     >>> [limiter.hit("ann").allowed for _ in range(3)], limiter.hit("bob").remaining
@@ -90,21 +95,23 @@ class RateLimiter:
         per: float | timedelta,
         *,
         clock: Clock,
-        strategy: StrategyName = "fixed-window",
+        strategy: StrategyName | StrategyMaker = "fixed-window",
         fail: Fail = "raise",
     ) -> None:
         self.name = name
         self.quota = _checked_limit(limit)
         self.per = _checked_per(per)
-        if strategy not in STRATEGIES:
+        make = STRATEGIES.get(strategy) if isinstance(strategy, str) else strategy
+        if not callable(make):
             raise ValueError(f"strategy is one of {', '.join(STRATEGIES)}, not {strategy!r}")
         if fail not in ("raise", "open", "closed"):
             raise ValueError(f"fail is 'raise', 'open' or 'closed', not {fail!r}")
-        self.strategy = strategy
+        self.strategy = strategy if isinstance(strategy, str) else strategy.__name__
         self._fail = fail
+        self._outage = Outage()
         self._rows = rows
         per_ms = round(self.per * 1000)
-        self._strategy = STRATEGIES[strategy](self.quota, per_ms, clock)
+        self._strategy = make(self.quota, per_ms, clock)
         # Rows of another period or strategy would be misread, so they are other rows.
         self._name = _checked_name(name) + b"\x00"
         self._stem = b"%b%b%d:" % (self._name, self._strategy.code, per_ms)
@@ -130,11 +137,8 @@ class RateLimiter:
         90
         """
         key, cost = self._row_key(_encoded(identity)), self._checked_cost(cost)
-        try:
-            decision = cast(Decision, self._rows.run(self._strategy.hit(key, cost)))
-        except HandlerSocketError as error:
-            return self._without_table(error)
-        if decision.allowed:
+        decision = self._decided(self._strategy.hit(key, cost))
+        if decision.allowed and decision.error is None:
             self._rows.wrote(1)
         return decision
 
@@ -145,10 +149,7 @@ class RateLimiter:
         100
         """
         key, cost = self._row_key(_encoded(identity)), self._checked_cost(cost)
-        try:
-            return cast(Decision, self._rows.run(self._strategy.peek(key, cost)))
-        except HandlerSocketError as error:
-            return self._without_table(error)
+        return self._decided(self._strategy.peek(key, cost))
 
     def reset(self, identity: str | bytes) -> bool:
         """Forget the hits of an identity; was there anything to forget? One round trip.
@@ -290,10 +291,22 @@ class RateLimiter:
             raise ValueError(f"cost is from 1 to the limit of {self.quota}, not {cost}")
         return cost
 
-    def _without_table(self, error: HandlerSocketError) -> Decision:
+    def _decided(self, plan: Plan[Decision]) -> Decision:
+        """What the table says; or, where it cannot be asked, what `fail` says."""
         if self._fail == "raise":
-            raise error
-        _log.warning("%r fails %s: %s", self, self._fail, error)
+            return cast(Decision, self._rows.run(plan))
+        if reason := self._outage.reason():
+            return self._without_table(reason)
+        try:
+            decision = cast(Decision, self._rows.run(plan))
+        except HandlerSocketError as error:
+            self._outage.failed(error)
+            _log.warning("%r fails %s: %s", self, self._fail, error)
+            return self._without_table(error)
+        self._outage.ended()
+        return decision
+
+    def _without_table(self, error: HandlerSocketError) -> Decision:
         if self._fail == "open":
             return Decision(True, self.quota, 0, 0.0, 0.0, error)
         return Decision(False, self.quota, 0, _RETRY_SECONDS, _RETRY_SECONDS, error)

@@ -30,7 +30,7 @@ from .keys import Keys, ReservedKeys, keys_of
 from .lease import Lease
 from .mapping import MISSING, Missing, TableMapping
 from .plans import UNBOUNDED, Bounds, Plan, Progress, Readable
-from .ratelimit import Fail, LimiterRows, RateLimiter, StrategyName
+from .ratelimit import Fail, LimiterRows, RateLimiter, StrategyMaker, StrategyName
 from .serializers import Serializer
 from .table import NEVER, Table
 from .values import Kind, KindValues, RawValues, Values
@@ -688,15 +688,16 @@ class KeyValueStore(TableMapping[K, V]):
         name: str,
         limit: int,
         per: float | timedelta,
-        strategy: StrategyName = "fixed-window",
+        strategy: StrategyName | StrategyMaker = "fixed-window",
         *,
         fail: Fail = "raise",
     ) -> RateLimiter:
         """A limit of so many hits in `per` seconds that all processes share: `hskv.RateLimiter`.
 
         Limiters of the same name, period and strategy share their counts; a changed `limit` applies
-        at once. No I/O; no key of the mapping is taken. Raises TypeError, ValueError, and
-        UnsupportedError on a table without all columns.
+        at once. `strategy` may be what makes one of your own, a `hskv.store.strategies.Strategy`.
+        No I/O; no key of the mapping is taken. Raises TypeError, ValueError, and UnsupportedError
+        on a table without all columns.
 
         >>> limiter = store.limiter("login", limit=5, per=60)
         >>> limiter.hit("ann").remaining

@@ -240,6 +240,20 @@ class TestStrategies:
         assert left == pytest.approx(2, abs=0.8)
         assert not limiter.hit(limit, cost=10)
 
+    def test_a_hit_gets_what_test_and_the_stats_say(self, storage: HandlerSocketStorage) -> None:
+        limiter = SlidingWindowCounterRateLimiter(storage)
+        limit = RateLimitItemPerSecond(7)
+        assert limiter.hit(limit, cost=7)
+        passed = 0
+        for _ in range(60):
+            remaining = limiter.get_window_stats(limit).remaining
+            # What counts of the window before only shrinks.
+            if remaining or limiter.test(limit):
+                assert limiter.hit(limit, cost=max(remaining, 1))
+                passed += 1
+            time.sleep(0.03)
+        assert passed > 3
+
     def test_a_fixed_window_begins_with_its_first_hit(self, storage: HandlerSocketStorage) -> None:
         limiter = FixedWindowRateLimiter(storage)
         limit = RateLimitItemPerSecond(1, 2)

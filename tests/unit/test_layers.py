@@ -55,6 +55,7 @@ ORDER = [
     "hskv.store.mapped",
     "hskv.store.executors",
     "hskv.store.lease",
+    "hskv.store.outage",
     "hskv.store.strategies",
     "hskv.store.ratelimit",
     "hskv.store.mapping",
