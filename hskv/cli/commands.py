@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "dump": ("dump", "dump", "Write all rows to a file."),
     "load": ("load", "load", "Store the rows of a dump."),
     "purge": ("table", "purge", "Remove expired rows."),
+    "doctor": ("doctor", "doctor", "Find what is wrong with the server, and what mends it."),
 }
 
 

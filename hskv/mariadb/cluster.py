@@ -95,7 +95,9 @@ class Node(PrivateServer, ABC):
         # A write by HandlerSocket would stay on this server. The table comes by replication.
         writes = ("port_wr", "plain_secret_wr", "threads_wr")
         without = {f"handlersocket_{name}": None for name in writes} | {"init_file": None}
-        return {**super()._own_settings(), **without, **self._cluster_settings}
+        # Who holds a row may be waiting for another server.
+        waits = {"innodb_lock_wait_timeout": 3}
+        return {**super()._own_settings(), **without, **waits, **self._cluster_settings}
 
     def _check_handlersocket(self) -> None:
         with (

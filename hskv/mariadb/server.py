@@ -275,7 +275,7 @@ class PrivateServer:
             "handlersocket_threads_wr": 1,
             "handlersocket_timeout": 300,
             "innodb_flush_log_at_trx_commit": 1,
-            "innodb_lock_wait_timeout": 3,
+            "innodb_lock_wait_timeout": 1,
             "lock_wait_timeout": 10,
             "innodb_buffer_pool_size": "64M",
             "innodb_log_file_size": "64M",
@@ -358,10 +358,10 @@ def table_statements() -> list[str]:
 
 
 def user_statements(password: str) -> list[str]:
-    """What makes the user of the SQL port: it owns the database, and sees how replication is."""
+    """What makes the user of the SQL port: it owns the database, and sees how the server is."""
     user = "'hskv'@'127.0.0.1'"
     return [
         f"CREATE OR REPLACE USER {user} IDENTIFIED BY '{password}'",
         f"GRANT ALL ON hskv.* TO {user}",
-        f"GRANT BINLOG MONITOR, SLAVE MONITOR ON *.* TO {user}",
+        f"GRANT BINLOG MONITOR, PROCESS, SLAVE MONITOR ON *.* TO {user}",
     ]

@@ -1,0 +1,97 @@
+"""What shows only while it goes on: a row that passes through, rows that wait, clocks."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from ...client import Client
+from ...store.expiry import now_ms
+from ...store.schema import query
+from ...store.store import KeyValueStore
+from ...store.table import Table
+from ...store.values import Kind
+from .findings import Finding, Mend, Where
+from .ports import elsewhere
+from .server import Server
+
+_MANY_ROWS: Final = 10_000
+_GRACE_MS: Final = 60_000
+_CANARY_SECONDS: Final = 60.0
+_CLOCK_SECONDS: Final = 0.5
+_CLOCK_READINGS: Final = 5
+
+
+def canary_findings(
+    client: Client, table: Table, server: Server | None, url: str
+) -> Iterator[Finding]:
+    """Write a row, look for it on the read port and by SQL, remove it.
+
+    Raises UnsupportedError for a table whose keys leave no room for it.
+    """
+    values: dict[str, Any] = {} if table.kind else {"value_type": bytes}
+    canaries = KeyValueStore(client, table, key_type=bytes, **values).reserved(b"T")
+    name = os.urandom(16)
+    canaries.set(name, b"canary", ttl=_CANARY_SECONDS)
+    try:
+        read = name in canaries
+        known = server is None or _has_row(server, table, canaries.row_key(name))
+    finally:
+        canaries.delete(name)
+    mend = elsewhere(server, url)
+    if not read:
+        what = "the read port does not see what the write port wrote"
+        yield Finding("ports-of-two-servers", what, mend)
+    if not known:
+        what = "SQL does not see what HandlerSocket wrote"
+        yield Finding("sql-of-another-server", what, mend)
+
+
+def _has_row(server: Server, table: Table, row_key: bytes) -> bool:
+    column, name = table.quoted_name, table.key.replace("`", "``")
+    statement = f"SELECT 1 FROM {column} WHERE `{name}` = %s"  # noqa: S608 quoted
+    return bool(query(server.connection, statement, row_key))
+
+
+def expired_findings(client: Client, table: Table, clock: Callable[[], float]) -> Iterator[Finding]:
+    """Whether many rows have expired that nobody has removed; leases are left out, as they stay."""
+    if table.expires is None or table.expires_index is None:
+        return
+    filters = [table.kind] if table.kind else []
+    index = client.open(
+        table.name,
+        [table.expires],
+        index_name=table.expires_index,
+        filter_columns=[table.expires, *filters],
+        database=table.database,
+    )
+    rows = client.find(
+        index,
+        ">=",
+        [0],
+        limit=_MANY_ROWS + 1,
+        filters=[(column, "!=", int(Kind.LEASE)) for column in filters],
+        while_=[(table.expires, "<=", now_ms(clock) - _GRACE_MS)],
+    )
+    if len(rows) > _MANY_ROWS:
+        what = f"more than {_MANY_ROWS:,} rows expired over a minute ago, and are still there"
+        yield Finding("expired-rows", what, (Mend(Where.SHELL, "hskv purge"),))
+
+
+def clock_findings(server: Server, clock: Callable[[], float]) -> Iterator[Finding]:
+    """Whether this machine and the server agree on the time."""
+    apart, round_trip = min(
+        (_clock_reading(server.connection, clock) for _ in range(_CLOCK_READINGS)),
+        key=lambda reading: reading[1],
+    )
+    if abs(apart) > _CLOCK_SECONDS + round_trip / 2:
+        word = "ahead of" if apart > 0 else "behind"
+        what = f"the server's clock is {abs(apart):.1f} s {word} that of this machine"
+        yield Finding("clock", what, (Mend(Where.SHELL, "timedatectl set-ntp true"),))
+
+
+def _clock_reading(connection: Any, clock: Callable[[], float]) -> tuple[float, float]:
+    """How far the server's clock is ahead, and how long it took to ask; seconds."""
+    before = clock()
+    ((then,),) = query(connection, "SELECT UNIX_TIMESTAMP(NOW(6))")
+    after = clock()
+    return float(then) - (before + after) / 2, after - before

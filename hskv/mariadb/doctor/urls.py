@@ -1,0 +1,52 @@
+"""A URL with some of it changed, and its secrets left out."""
+
+import re
+from typing import Final
+from urllib.parse import quote
+
+from ...transport.address import Address
+
+HIDDEN: Final = "***"
+_SECRET_OPTION: Final = re.compile(r"(?<=[?&]write_secret=)[^&]*")
+_SECRET_FILE: Final = re.compile(r"([?&])secret_file=[^&]*&")
+_SQL_PASSWORD: Final = re.compile(r"(?<=[?&]sql=)([^&]*?://[^&:@]*):[^&@]*@")
+
+
+def hidden(url: str) -> str:
+    """A URL with *** for its secrets."""
+    scheme, _, rest = url.partition("://")
+    main, question, query = rest.partition("?")
+    netloc, slash, path = main.partition("/")
+    _, at, host = netloc.rpartition("@")
+    query = _SQL_PASSWORD.sub(rf"\1:{HIDDEN}@", _SECRET_OPTION.sub(HIDDEN, question + query))
+    return f"{scheme}://{f':{HIDDEN}@' if at else ''}{host}{slash}{path}{query}"
+
+
+def with_options(url: str, **options: str) -> str:
+    """A hidden URL with some options set; those that it has are replaced."""
+    main, _, query = hidden(url).partition("?")
+    parts = [part for part in query.split("&") if part and part.partition("=")[0] not in options]
+    parts += [f"{name}={value}" for name, value in options.items()]
+    return f"{main}?{'&'.join(parts)}" if parts else main
+
+
+def with_secrets(url: str, secret: str, write_secret: str) -> str:
+    """A hidden URL with other secrets to log in with."""
+    changed = with_options(url, write_secret=write_secret)
+    scheme, _, rest = _SECRET_FILE.sub(r"\1", changed).partition("://")
+    netloc, slash, path = rest.partition("/")
+    return f"{scheme}://:{secret}@{netloc.rpartition('@')[2]}{slash}{path}"
+
+
+def with_ports(url: str, read: Address, write: Address) -> str:
+    """A hidden URL with other listeners."""
+    _, _, rest = hidden(url).partition("://")
+    netloc, _, path = rest.partition("/")
+    login = "".join(netloc.rpartition("@")[:2])
+    if read.path is None:
+        path, _, query = path.partition("?")
+        kept = [part for part in query.split("&") if not re.match("(read|write)=", part)]
+        query = f"?{'&'.join(kept)}" if any(kept) else ""
+        return f"hskv://{login}{read.host}:{read.port},{write.port}/{path}{query}"
+    paths = {"read": quote(read.path, safe="/"), "write": quote(str(write.path), safe="/")}
+    return with_options(f"hskv+unix://{login}/{path}", **paths)
