@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 from .exceptions import (
     AuthenticationError,
@@ -37,6 +37,8 @@ __all__ = ["Client", "Index", "Pipeline", "RequestInfo", "Row", "Value"]
 
 _log = logging.getLogger("hskv")
 
+T = TypeVar("T")
+Parts = TypeVar("Parts", bound=tuple[Any, ...])
 Value = bytes | str | int | None
 Condition = tuple[str, str, Value]
 """(filter column, one of = != > >= < <=, value)"""
@@ -248,6 +250,7 @@ class Client:
         On the read port, or with another `effect` on the write port. Raises TableNotFoundError,
         IndexNotFoundError, ColumnNotFoundError, and what `find` raises.
         """
+        _check_index(index)
         reply = self._call_many([(index, requests.NOTHING)], effect)[0]
         if isinstance(reply, OperationalError) and reply.reason != requests.NOTHING_REFUSED_AS:
             raise reply
@@ -274,6 +277,7 @@ class Client:
         ConnectionError, ProtocolError; ValueError or TypeError before anything is sent.
         """
         if in_ is None and not filters and not while_:
+            _check_index(index)
             body = requests.find(operation, _tokens(key, "key"), limit, offset)
             return self.call(index, body, Effect.READ)
         lookups = _lookups(index, operation, key, limit, offset, in_, filters, while_)
@@ -288,7 +292,8 @@ class Client:
         them all. Atomic; one round trip. Raises DuplicateKeyError, OutcomeUnknownError when
         the reply was lost, and what `find` raises.
         """
-        return generated_id(self.call(index, _insert(index, values), Effect.WRITE_ROW))
+        rows = self.call(index, _insert(index, values), Effect.WRITE_ROW)
+        return self._understood(generated_id, rows)
 
     def modify(
         self,
@@ -315,7 +320,8 @@ class Client:
         lookups = _lookups(index, operation, key, limit, offset, in_, filters, while_)
         bodies = [_find_modify(index, lookup, modify_operation, values) for lookup in lookups]
         effect = _effect(limit, in_)
-        return sum(modified_rows(self.call(index, body, effect)) for body in bodies)
+        replies = (self.call(index, body, effect) for body in bodies)
+        return sum(self._understood(modified_rows, rows) for rows in replies)
 
     def modify_returning(
         self,
@@ -337,8 +343,9 @@ class Client:
             _find_modify(index, lookup, modify_operation, values, returning=True)
             for lookup in lookups
         ]
-        effect = _effect(limit, in_)
-        return [row for body in bodies for row in self.call(index, body, effect)]
+        effect, shape = _effect(limit, in_), partial(_rows_of, index)
+        replies = (self.call(index, body, effect) for body in bodies)
+        return [row for rows in replies for row in self._understood(shape, rows)]
 
     def pipeline(self) -> "Pipeline":
         """Several requests to be sent in one write: see `Pipeline`."""
@@ -451,6 +458,15 @@ class Client:
             if isinstance(refusal, TransactionAbortedError):
                 raise refusal
         return replies
+
+    def _understood(self, shape: Callable[[list[Row]], T], rows: list[Row]) -> T:
+        """What a reply to a write means, where its shape is that of one."""
+        try:
+            return shape(rows)
+        except OutcomeUnknownError:
+            # What was damaged looked like a reply: there may be more of the kind.
+            self.purge()
+            raise
 
     def _longest_timeout(self, effect: Effect) -> float:
         settings = self.settings
@@ -591,15 +607,11 @@ class Pipeline:
         if raise_on_error:
             for reply in replies:
                 _rows(reply)
-        try:
-            return [
-                reply if isinstance(reply, OperationalError) else result(reply)
-                for result, reply in zip(results, replies, strict=True)
-            ]
-        except OutcomeUnknownError:
-            # What was damaged looked like a reply: there may be more of the kind.
-            self._client.purge()
-            raise
+        understood = self._client._understood
+        return [
+            reply if isinstance(reply, OperationalError) else understood(result, reply)
+            for result, reply in zip(results, replies, strict=True)
+        ]
 
     def _write(self, index: Index, body: bytes, result: Callable[[list[Row]], Any]) -> Self:
         self._effect = Effect.WRITE
@@ -703,13 +715,15 @@ def _lookups(
     while_: Iterable[Condition],
 ) -> list[_Lookup]:
     """What to look up, in as many requests as the IN list needs."""
+    _check_index(index)
     conditions = [_filter(index, condition, stops=True) for condition in while_]
     stops = bool(conditions)
     conditions += [_filter(index, condition, stops=False) for condition in filters]
     tokens = _tokens(key, "key")
     if in_ is None:
         return [(operation, tokens, limit, offset, None, conditions)]
-    column, values = in_[0], _tokens(in_[1], "the values of in_")
+    column, several = checked_in(in_)
+    values = _tokens(several, "the values of in_")
     if len(values) <= MAX_IN:
         return [(operation, tokens, limit, offset, In(column, values), conditions)]
     if limit < len(values):
@@ -718,6 +732,29 @@ def _lookups(
         raise ValueError(f"offset and while_ need an IN list of at most {MAX_IN} values")
     parts = [values[start : start + MAX_IN] for start in range(0, len(values), MAX_IN)]
     return [(operation, tokens, len(part), 0, In(column, part), conditions) for part in parts]
+
+
+def checked_in(in_: tuple[int, Sequence[Value]]) -> tuple[int, Sequence[Value]]:
+    """An IN list, if it is one. Raises TypeError, ValueError."""
+    return _parts(in_, 2, "in_ is a pair: the position of a key part, and a list of its values")
+
+
+def checked_condition(condition: Condition) -> Condition:
+    """A condition, if it is one. Raises TypeError, ValueError."""
+    return _parts(condition, 3, "filters and while_ are lists of (column, operation, value)")
+
+
+def _parts(whole: Parts, count: int, what: str) -> Parts:
+    if not isinstance(whole, (tuple, list)):
+        raise TypeError(what)
+    if len(whole) != count:
+        raise ValueError(what)
+    return whole
+
+
+def _check_index(index: Index) -> None:
+    if not isinstance(index, Index):
+        raise TypeError(f"an index is what `Client.open` gives, not {type(index).__name__}")
 
 
 def _lookup(
@@ -738,7 +775,7 @@ def _lookup(
 
 
 def _filter(index: Index, condition: Condition, *, stops: bool) -> Filter:
-    column, operation, value = condition
+    column, operation, value = checked_condition(condition)
     try:
         position = index.filter_columns.index(column)
     except ValueError:
@@ -784,6 +821,7 @@ def _find_modify(
 
 
 def _one_for_each(index: Index, values: Sequence[Value]) -> list[bytes | None]:
+    _check_index(index)
     if len(values) != len(index.columns):
         raise ValueError(
             f"{len(values)} values for {len(index.columns)} columns: the server would blank the "

@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
-from .client import Client, Condition, Pipeline, RequestInfo, Row, Value
+from .client import Client, Condition, Pipeline, RequestInfo, Row, Value, checked_condition
 from .exceptions import (
     ConnectionError,
     IndexedConnectionError,
@@ -74,7 +74,7 @@ class _Lookup(NamedTuple):
     in_: InList
 
     def open(self, client: Client) -> Index:
-        columns = [one[0] for given in (self.filters, self.while_) for one in given]
+        columns = [checked_condition(one)[0] for one in (*self.filters, *self.while_)]
         # In order of appearance, each once.
         filters = dict.fromkeys(columns)
         return open_index(client, self.db, self.table, self.fields, self.index_name, filters)

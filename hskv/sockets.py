@@ -17,7 +17,7 @@ from time import monotonic, time
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TextIO
 
-from .client import Client, Condition, RequestInfo, Row, Value
+from .client import Client, Condition, RequestInfo, Row, Value, checked_in
 from .exceptions import (
     ConnectionError,
     IndexedConnectionError,
@@ -381,7 +381,7 @@ class WriteSocket(HandlerSocket):
         have been done: see `hskv.Client.modify` for that and for errors; an unknown index id
         is OperationalError.
         """
-        if modify_operation not in self.MODIFY_OPERATIONS:
+        if type(modify_operation) is not str or modify_operation not in self.MODIFY_OPERATIONS:
             listed = " ".join(self.MODIFY_OPERATIONS)
             raise ValueError(f"modify operation {modify_operation!r} is not one of {listed}")
         returning = modify_operation.endswith("?")
@@ -451,7 +451,8 @@ def lookup_options(
     A limit of 0 is what the server takes it for: one row, or one for each value of an IN.
     """
     if in_ is not None:
-        in_ = (in_[0], encoded(in_[1], encoding))
+        column, values = checked_in(in_)
+        in_ = (column, encoded(values, encoding))
     return {
         "limit": limit or (len(in_[1]) if in_ else 1),
         "offset": offset,

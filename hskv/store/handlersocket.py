@@ -120,16 +120,15 @@ class HandlerSocketExecutor:
         """
         body = fill(self._adding[comparison], (key, _INTEGER, now, bound, amount))
         rows = self._client.call(self._count_index, body, Effect.WRITE_ROW)
-        if not rows:
-            return None
-        number, *version = rows[0]
-        if number and number.isdigit() and version and version[0] and version[0].isdigit():
-            return int(number)
+        if rows:
+            number, *version = rows[0]
+            if number and number.isdigit() and version and version[0] and version[0].isdigit():
+                return int(number)
         try:
             found = cast(Found, _rows(_COUNT)(rows))
         except ProtocolError as error:
             raise self._distrusted(error, Effect.WRITE_ROW) from error
-        return int(found[0][0])
+        return int(found[0][0]) if found else None
 
     def execute(self, verbs: Sequence[Verb]) -> list[Outcome]:
         """Carry out verbs in one packet; errors of the server are outcomes.
@@ -318,7 +317,7 @@ def _inserted(rows: list[Row]) -> Outcome:
 
 @cache
 def _rows(columns: tuple[Column, ...]) -> Callable[[list[Row]], Outcome]:
-    """What takes the rows of these columns, numbers where they must be.
+    """What takes the rows of these columns, keys and numbers where they must be.
 
     A cell that was damaged on its way would else come up far from here, as any error.
     """
@@ -326,9 +325,13 @@ def _rows(columns: tuple[Column, ...]) -> Callable[[list[Row]], Outcome]:
         position for position, column in enumerate(columns) if column not in ("key", "value")
     ]
 
+    key = columns.index("key") if "key" in columns else None
+
     def taken(rows: list[Row]) -> Outcome:
         checked_columns(rows, len(columns))
         for row in rows:
+            if key is not None and row[key] is None:
+                raise ProtocolError("a key came as NULL, which no row has")
             for position in numeric:
                 cell = row[position]
                 if not cell or not (cell.isdigit() or _is_negative(cell)):

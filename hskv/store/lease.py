@@ -207,7 +207,8 @@ class Lease:
             with suppress(HandlerSocketError):
                 self._executor.execute([self._freed(token)])
             raise
-        _raise_errors(outcomes)
+        # That there is a row already is what the second verb is for.
+        _raise_errors(outcomes[isinstance(outcomes[0], DuplicateKeyError) :])
         fence = None
         if self._fenced:
             rows = cast(Found, outcomes[2])
@@ -343,5 +344,5 @@ def _owned(token: int) -> tuple[Condition, ...]:
 
 def _raise_errors(outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
-        if isinstance(outcome, OperationalError) and not isinstance(outcome, DuplicateKeyError):
+        if isinstance(outcome, OperationalError):
             raise outcome

@@ -56,6 +56,8 @@ def load_settings(source: str | None, **given: Any) -> Settings:
     another type) for whatever cannot be meant; the message never holds a secret.
     """
     url = source if source is not None else os.environ.get("HSKV_URL")
+    if url and not isinstance(url, str):
+        raise TypeError(f"a URL is text, not {type(url).__name__}")
     if not url:
         raise ValueError(
             "no server is named: give a URL such as hskv://:SECRET@127.0.0.1/DATABASE, "

@@ -90,6 +90,8 @@ class Log:
     turns: list[Turn] = field(default_factory=list)
     hits: Counter[str] = field(default_factory=Counter)
     perhaps_hit: Counter[str] = field(default_factory=Counter)
+    misread: list[str] = field(default_factory=list)
+    impossible: list[str] = field(default_factory=list)
     longest: dict[str, float] = field(default_factory=dict)
     last_acknowledged: float = 0.0
 
@@ -113,10 +115,10 @@ class Load:
         ]
         self._items = store.namespace("item:")
 
-    def turn(self) -> None:
-        """One call, whichever."""
+    def turn(self, name: str | None = None) -> None:
+        """One call, whichever unless it is said."""
         self._serial += 1
-        name = self._random.choice(CALLS)
+        name = name or self._random.choice(CALLS)
         began = time.monotonic()
         try:
             getattr(self, f"_{name}")()
@@ -126,7 +128,7 @@ class Load:
             reason = getattr(error, "reason", None)
             self.log.errors[f"{type(error).__name__} {reason or ''}".strip()] += 1
         else:
-            self.log.acknowledged += 1
+            self.log.acknowledged += name != "read"
             self.log.last_acknowledged = time.monotonic()
         seconds = time.monotonic() - began
         self.log.longest[name] = max(seconds, self.log.longest.get(name, 0.0))
@@ -137,6 +139,19 @@ class Load:
         with self._unknown(lambda: written.unknown.append(value)):
             self._store.set(key, value)
         written.acknowledge(value)
+
+    def _read(self) -> None:
+        """Two of the keys that no other process writes, of which one may not be there yet."""
+        keys = [f"own:{self._number}:{self._random.randrange(_OWN_KEYS)}" for _ in range(2)]
+        seen = self._store.get_many(keys)
+        seen[keys[0]] = self._store.get(keys[0])
+        for key in keys:
+            written = self.log.written.get(key, Written())
+            told = f"{key} was {seen.get(key)}, not {written}"
+            if not written.allows(seen.get(key), late=False):
+                self.log.misread.append(told)
+            if not written.allows(seen.get(key), late=True):
+                self.log.impossible.append(told)
 
     def _add(self) -> None:
         key = f"add:{_slot()}"
@@ -169,6 +184,15 @@ class Load:
         with suppress(KeyError), self._unknown(lambda: self._count("perhaps_taken")):
             key, _ = self._items.popitem()
             self.log.taken.append(key)
+
+    def _pop(self) -> None:
+        """One of the own items, unless another has taken it."""
+        if not self.log.put:
+            return
+        key = self._random.choice(sorted(self.log.put)[-3 * _OWN_KEYS :])
+        with self._unknown(lambda: self._count("perhaps_taken")):
+            if self._items.pop(key, None) is not None:
+                self.log.taken.append(key)
 
     def _hold(self) -> None:
         if not self._lease.acquire(wait=False):
@@ -203,7 +227,10 @@ class Load:
 
 
 # Each name is a method of Load; those named more often are called more often.
-CALLS: Final = ("set", "set", "add", "incr", "incr", "exchange", "put", "take", "hold", "hit")
+CALLS: Final = (
+    *("set", "set", "read", "add", "incr", "incr"),
+    *("exchange", "put", "take", "pop", "hold", "hit"),
+)
 ONE_REQUEST: Final = ("set", "add", "incr")
 
 
@@ -295,6 +322,7 @@ class Verdict:
     unknown: int
     lost: list[str]
     doubled: list[str]
+    misread: list[str]
     longest: float
     errors: Counter[str]
 
@@ -305,8 +333,9 @@ class Verdict:
 
     def __str__(self) -> str:
         return (
-            f"{self.acknowledged:,} calls acknowledged, {self.unknown} unknown, "
-            f"{len(self.lost)} lost, {len(self.doubled)} doubled, longest request "
+            f"{self.acknowledged:,} writes acknowledged, {self.unknown} unknown, "
+            f"{len(self.lost)} lost, {len(self.doubled)} doubled, {len(self.misread)} wrong "
+            f"answers, longest request "
             f"{self.longest:.2f} s, {self.overrun:.2f} s past its deadline, "
             f"errors {dict(self.errors)}"
         )
@@ -332,6 +361,7 @@ def compare(logs: Sequence[Log], store: Store, *, late: bool = False) -> Verdict
         unknown=sum(log.unknown for log in logs),
         lost=lost,
         doubled=doubled,
+        misread=[one for log in logs for one in (log.impossible if late else log.misread)],
         longest=max(log.longest_request() for log in logs),
         errors=errors,
     )

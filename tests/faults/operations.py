@@ -34,7 +34,8 @@ class Operation:
 
     `gives` is the result of a clean run, `ports` those it asks. What `prepare` does is not
     judged. `batch`: it may raise BatchError. `answers` are exceptions other than hskv's that are
-    answers of the operation, such as KeyError for a key that is missing.
+    answers of the operation, such as KeyError for a key that is missing. `waits`: for as long as
+    it is told that another has the lease.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Operation:
     prepare: Callable[[Bench], object] = lambda bench: None
     batch: bool = False
     answers: tuple[type[Exception], ...] = ()
+    waits: bool = False
 
     @property
     def what(self) -> str:
@@ -165,7 +167,11 @@ STORE: Final = [
     ),
     once("KeyValueStore.decr", lambda b: b.store.decr("beta", 2, floor=0), 39, answers=COUNTED),
     writes(
-        "KeyValueStore.get_or_set", lambda b: b.store.get_or_set("fresh", lambda: 9), 9, ports=BOTH
+        "KeyValueStore.get_or_set",
+        lambda b: b.store.get_or_set("fresh", lambda: 9),
+        9,
+        ports=BOTH,
+        waits=True,
     ),
     reads("KeyValueStore.get_or_set of an old key", lambda b: b.store.get_or_set("beta", int), 41),
     writes(
@@ -173,6 +179,7 @@ STORE: Final = [
         lambda b: b.store.memoize(key=lambda n: f"square:{n}")(lambda n: n * n)(3),
         9,
         ports=BOTH,
+        waits=True,
     ),
     once("KeyValueStore.pop", lambda b: b.store.pop("alpha"), ALPHA, answers=MISSED),
     once("KeyValueStore.pop of none", lambda b: b.store.pop("none", 5), 5, ports=BOTH),
@@ -336,7 +343,7 @@ LEASE: Final = [
     writes("Lease.release", lambda b: b.lease.release(), prepare=held_lease),
     writes("Lease.extend", lambda b: b.lease.extend(90.0), prepare=held_lease),
     reads("Lease.locked", lambda b: b.lease.locked(), True, prepare=held_lease),
-    once("Lease.__enter__", within, prepare=new_lease),
+    once("Lease.__enter__", within, prepare=new_lease, waits=True),
 ]
 
 

@@ -58,6 +58,8 @@ class Kind(Enum):
     """Nothing passes any more, either way, and the connection stays."""
     GARBLE = "garble"
     """One byte is another one."""
+    LIE = "lie"
+    """A line of what came is another one, as a server that is not in its right mind could say."""
     DUPLICATE = "duplicate"
     """The rest of what came in one piece comes twice, at once."""
     ECHO = "echo"
@@ -71,17 +73,23 @@ BENIGN: Final = frozenset({Kind.SPLIT, Kind.TRICKLE, Kind.MERGE, Kind.DELAY})
 
 
 class Fault(NamedTuple):
-    """One fault; `mask` is what a garbled byte is XORed with, `seconds` how late LATE comes."""
+    """One fault.
+
+    `mask` is what a garbled byte is XORed with, `seconds` how late LATE comes, `line` what stands
+    in the place of the line that the offset is in.
+    """
 
     kind: Kind
     direction: Direction
     offset: int
     mask: int = 0x15
     seconds: float = 0.0
+    line: bytes = b""
 
     def __str__(self) -> str:
         mask = f" ^{self.mask:#04x}" if self.kind is Kind.GARBLE else ""
-        return f"{self.kind.value} of the {self.direction.value} at {self.offset}{mask}"
+        line = f" {self.line!r}" if self.kind is Kind.LIE else ""
+        return f"{self.kind.value}{line} of the {self.direction.value} at {self.offset}{mask}"
 
 
 class Proxy:
@@ -215,7 +223,7 @@ class Proxy:
             connection.start()
 
 
-_CHANGES: Final = frozenset({Kind.GARBLE, Kind.DUPLICATE, Kind.ECHO})
+_CHANGES: Final = frozenset({Kind.GARBLE, Kind.LIE, Kind.DUPLICATE, Kind.ECHO})
 _HELD: Final = frozenset({Kind.BLACK_HOLE, Kind.LATE})
 
 
@@ -290,6 +298,8 @@ class _Connection(threading.Thread):
     def _change(self, fault: Fault, head: bytes, rest: bytes, other: socket.socket) -> bool:
         if fault.kind is Kind.GARBLE:
             other.sendall(head + bytes([rest[0] ^ fault.mask]) + rest[1:])
+        elif fault.kind is Kind.LIE:
+            other.sendall(head[: head.rfind(b"\n") + 1] + fault.line + rest[rest.index(b"\n") :])
         elif fault.kind is Kind.DUPLICATE:
             other.sendall(head + rest + rest)
         else:

@@ -15,9 +15,9 @@ def show_figures(reporter: Any) -> None:
                 for name, value in report.user_properties:
                     if name == "faults":
                         figures.add(Figures.of(value))
+    _show_told(reporter)
     if figures.calls:
         _show(reporter, figures)
-    _show_told(reporter)
 
 
 def _show_told(reporter: Any) -> None:
@@ -39,11 +39,14 @@ def _show(reporter: Any, figures: Figures) -> None:
     def listed(counts: dict[str, int]) -> str:
         return ", ".join(f"{count:,} {name}" for name, count in sorted(counts.items()))
 
-    reporter.section("faults")
-    reporter.line(f"faults injected: {sum(figures.faults.values()):,} ({listed(figures.faults)})")
+    reporter.section("faults and load")
+    reporter.line(f"faults injected: {figures.faults.total():,} ({listed(figures.faults)})")
+    reporter.line(f"rounds survived: {figures.rounds.total():,} ({listed(figures.rounds)})")
     reporter.line(f"calls: {figures.calls:,}")
-    reporter.line(f"outcomes of the calls that met one: {listed(figures.outcomes)}")
-    reporter.line(f"wrong answers: {figures.wrong_answers}")
+    reporter.line(f"outcomes of the calls that met a fault: {listed(figures.outcomes)}")
+    reporter.line(f"writes acknowledged: {figures.acknowledged:,}; unknown: {figures.unknown:,}")
+    reporter.line(f"writes lost: {figures.lost_writes}")
+    reporter.line(f"writes doubled: {figures.doubled_writes}")
     reporter.line(f"writes made though reported as not made: {figures.denied_writes}")
-    reporter.line(f"doubled writes: {figures.doubled_writes}")
+    reporter.line(f"wrong answers: {figures.wrong_answers}")
     reporter.line(f"waits past the deadline by more than 1 s: {figures.overlong_waits}")

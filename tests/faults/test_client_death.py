@@ -23,6 +23,7 @@ from hskv.mariadb import PrivateServer
 
 from ..server.test_forks import all_in_mid_request, frozen
 from .operations import OPERATIONS, Operation
+from .oracle import Figures
 
 Store = KeyValueStore[str, Any]
 Sql = Callable[..., tuple[tuple[Any, ...], ...]]
@@ -116,18 +117,20 @@ class TestKilled:
     @pytest.mark.stress
     @pytest.mark.timeout(300)
     def test_100_times_leaves_whole_rows_and_no_lock(
-        self, hskv_store: Store, hskv_server: PrivateServer, run_sql: Sql, run: Any
+        self,
+        hskv_store: Store,
+        hskv_server: PrivateServer,
+        run_sql: Sql,
+        run: Any,
+        figures: Figures,
     ) -> None:
-        acknowledged = unknown = 0
         for _ in range(25):
-            counts = self.kill_some(4, hskv_store, hskv_server, run)
-            acknowledged += counts[0]
-            unknown += counts[1]
+            acknowledged, unknown = self.kill_some(4, hskv_store, hskv_server, run)
+            figures.rounds["clients killed"] += 4
+            figures.calls += acknowledged + unknown
+            figures.acknowledged += acknowledged
+            figures.unknown += unknown
         assert run_sql("CHECK TABLE kv EXTENDED")[-1][-1] == "OK"
-        print(
-            f"\n100 clients killed: {acknowledged:,} writes acknowledged, none lost; "
-            f"{unknown} were done and not yet heard of"
-        )
 
     def kill_some(
         self, count: int, store: Store, server: PrivateServer, run: Any
@@ -282,9 +285,12 @@ class TestInterrupted:
 
     @pytest.mark.stress
     @pytest.mark.timeout(300)
-    def test_threads_20000_times(self, hskv_store: Store, hskv_server: PrivateServer) -> None:
+    def test_threads_20000_times(
+        self, hskv_store: Store, hskv_server: PrivateServer, figures: Figures
+    ) -> None:
         thrown = self.throw_at_threads(20_000, 200, hskv_server)
-        print(f"\n{thrown.caught:,} interrupts in {thrown.calls:,} calls of threads")
+        figures.faults["interrupt of a thread"] += thrown.caught
+        figures.calls += thrown.calls
 
     def throw_at_threads(self, times: int, seconds: float, server: PrivateServer) -> Throwing:
         with hskv.connect(server.url, pool_size=CHANNELS, pool_timeout=1) as store:
@@ -333,10 +339,11 @@ class TestInterrupted:
     @pytest.mark.stress
     @pytest.mark.timeout(300)
     def test_main_thread_by_20000_real_signals(
-        self, hskv_store: Store, hskv_server: PrivateServer, run: Any
+        self, hskv_store: Store, hskv_server: PrivateServer, run: Any, figures: Figures
     ) -> None:
         caught, rounds = self.interrupt_a_program(20_000, hskv_server, run)
-        print(f"\n{caught:,} signals in {3 * rounds:,} calls of a main thread")
+        figures.faults["signal to a main thread"] += caught
+        figures.calls += 3 * rounds
 
     def interrupt_a_program(self, times: int, server: PrivateServer, run: Any) -> tuple[int, int]:
         program = run(SIGNALLED, server.url, str(times))

@@ -18,12 +18,13 @@ from hskv import Client, KeyValueStore, Lease, Manager, RateLimiter
 from .bench import PORTS, Bench
 from .conftest import TRANSPORTS, WORKERS, BenchLoan
 from .operations import OPERATIONS, WITHOUT_IO, Effect, Operation
-from .oracle import LATE_SECONDS, Clean, Figures, clean_run, try_out, warm
+from .oracle import LATE_SECONDS, REFUSALS, Clean, Figures, clean_run, try_out, warm
 from .proxy import Direction, Fault, Kind
 
 KINDS = tuple(kind for kind in Kind if kind not in (Kind.ECHO, Kind.ENDLESS))
 INTO = (0x00, 0x01, 0x09, 0x0A, 0x31)
-SHOWN = 20
+SHOWN = 60
+TAKEN = b"1\t1\t121"
 SLOW = (Kind.BLACK_HOLE, Kind.LATE)
 
 AT_THE_END = {
@@ -31,6 +32,20 @@ AT_THE_END = {
     Direction.REQUEST: {Kind.CUT, Kind.RESET, Kind.HALF_CLOSE, Kind.BLACK_HOLE},
 }
 """What may happen to a connection when all of a request or a reply has passed."""
+
+LIES = (
+    *REFUSALS,
+    # All of the batch was undone, whatever the other replies say.
+    *(b"1\t1\t149", b"1\t1\t200"),
+    # Rows, counts and numbers of columns that no request asks for.
+    *(b"0\t0", b"0\t1", b"0\t1\t", b"0\t1\t\x00", b"0\t1\t-1", b"0\t1\t99999999999999999999"),
+    *(b"0\t1\tnone", b"0\t7" + b"\t1" * 7, b"0\t4294967295\t1", b"0\t-1\t1", b"0\t2\t1"),
+    # Those to other requests of hskv.
+    *(b"0\t2", b"0\t6", b"0\t1\t1"),
+    # No replies at all.
+    *(b"", b"0", b"\x00", b"4\t1\tx", b"00\t1\t1", b"HTTP/1.1 400 Bad Request"),
+)
+"""What a server may say in the place of a line of its reply."""
 
 Case = tuple[str, Fault]
 
@@ -85,7 +100,7 @@ def test_a_fault_anywhere(kind: Kind, lend_bench: BenchLoan, figures: Figures) -
     def some(bench: Bench, operation: Operation) -> list[str]:
         chance = random.Random(f"{operation} {kind}")
         clean = warm(bench, operation)
-        cases = [list(_cases(clean, kind, direction)) for direction in _directions(kind)]
+        cases = [list(_cases(operation, clean, kind, direction)) for direction in _directions(kind)]
         # What is waited for takes half a second each.
         chosen = [chance.choice(cases)] if kind in SLOW else cases
         faults = [chance.choice(some) for some in chosen]
@@ -105,7 +120,7 @@ def test_a_fault_at_every_byte(kind: Kind, lend_bench: BenchLoan, figures: Figur
         clean = warm(bench, operation)
         troubles = []
         for direction in _directions(kind):
-            cases = list(_cases(clean, kind, direction))
+            cases = list(_cases(operation, clean, kind, direction))
             cases = chance.sample(cases, min(len(cases), MOST.get(kind, len(cases))))
             troubles += _tried(bench, operation, clean, cases, figures)
         return troubles
@@ -120,20 +135,35 @@ MOST = {Kind.BLACK_HOLE: 4, Kind.LATE: 4, Kind.HALF_CLOSE: 8}
 
 
 def _directions(kind: Kind) -> Iterable[Direction]:
-    # Nothing but the far end of a connection doubles what it says.
-    return (Direction.REPLY,) if kind is Kind.DUPLICATE else Direction
+    # Nothing but the far end of a connection doubles what it says, or tells lies.
+    return (Direction.REPLY,) if kind in (Kind.DUPLICATE, Kind.LIE) else Direction
 
 
-def _cases(clean: Clean, kind: Kind, direction: Direction) -> Iterator[Case]:
+def _cases(operation: Operation, clean: Clean, kind: Kind, direction: Direction) -> Iterator[Case]:
     """Every fault of a kind, one way, on all ports that an operation uses."""
     seconds = LATE_SECONDS if kind is Kind.LATE else 0.0
     for port in PORTS:
         passed = clean.passed[port, direction]
+        if kind is Kind.LIE:
+            yield from ((port, lie) for lie in _lies(passed, operation))
+            continue
         for offset in range(len(passed)):
             for mask in _masks(kind, direction, passed[offset]):
                 yield port, Fault(kind, direction, offset, mask, seconds)
         if passed and kind in AT_THE_END[direction]:
             yield port, Fault(kind, direction, len(passed))
+
+
+def _lies(passed: bytes, operation: Operation) -> Iterator[Fault]:
+    """Every lie in the place of every line."""
+    # The clock of a bench stands still: a lease that is another's would never end.
+    lies = [lie for lie in LIES if not (operation.waits and lie == TAKEN)]
+    offset = 0
+    for line in passed.split(b"\n")[:-1]:
+        yield from (
+            Fault(Kind.LIE, Direction.REPLY, offset, line=lie) for lie in lies if lie != line
+        )
+        offset += len(line) + 1
 
 
 def _masks(kind: Kind, direction: Direction, byte: int) -> list[int]:

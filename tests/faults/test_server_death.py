@@ -24,6 +24,7 @@ from .ledger import (
     PERIOD_SECONDS,
     TIMEOUT_SECONDS,
     Crowd,
+    Load,
     Log,
     Shift,
     Store,
@@ -31,6 +32,7 @@ from .ledger import (
     Verdict,
     compare,
 )
+from .oracle import Figures
 
 Disaster = Callable[[PrivateServer], None]
 
@@ -127,14 +129,14 @@ class Secret:
     def __init__(self, server: PrivateServer, file: Path) -> None:
         self._file = file
         # So that it is the same for both ports.
-        self.changed(server)
+        self.another_secret(server)
         read, write = (server.directory / f"{port}.sock" for port in ("read", "write"))
         self.options = {
             "url": f"hskv+unix:///hskv/kv?read={read}&write={write}",
             "secret_file": str(file),
         }
 
-    def changed(self, server: PrivateServer) -> None:
+    def another_secret(self, server: PrivateServer) -> None:
         """A restart with another one, which is written down a while after."""
         server.kill()
         server.secret = server.write_secret = secrets.token_hex(16)
@@ -154,6 +156,7 @@ def survive(
     place: Path,
     rounds: int,
     disaster: Disaster,
+    figures: Figures,
     url: str | None = None,
     **options: Any,
 ) -> Verdict:
@@ -164,14 +167,19 @@ def survive(
             disaster(server)
         back = time.monotonic()
         shift.wait_until_all_work()
-    return judged(shift, server, back, late=disaster is stopped)
+    figures.rounds[disaster.__name__.replace("_", " ")] += rounds
+    return judged(shift, server, back, figures, late=disaster is stopped)
 
 
-def judged(shift: Shift, server: PrivateServer, back: float, *, late: bool) -> Verdict:
+def judged(
+    shift: Shift, server: PrivateServer, back: float, figures: Figures, *, late: bool
+) -> Verdict:
     with hskv.connect(server.url) as store:
         verdict = compare(shift.logs, store, late=late)
+    count(verdict, figures)
     assert verdict.lost == []
     assert verdict.doubled == []
+    assert verdict.misread == []
     assert verdict.overrun < OVERRUN_SECONDS
     assert min(log.last_acknowledged for log in shift.logs) > back
     assert sum(len(log.turns) for log in shift.logs) > 0
@@ -179,28 +187,43 @@ def judged(shift: Shift, server: PrivateServer, back: float, *, late: bool) -> V
     return verdict
 
 
+def count(verdict: Verdict, figures: Figures) -> None:
+    figures.calls += verdict.acknowledged + verdict.unknown + verdict.errors.total()
+    figures.acknowledged += verdict.acknowledged
+    figures.unknown += verdict.unknown
+    figures.lost_writes += len(verdict.lost)
+    figures.doubled_writes += len(verdict.doubled)
+    figures.wrong_answers += len(verdict.misread)
+    figures.overlong_waits += verdict.overrun >= OVERRUN_SECONDS
+
+
 @pytest.mark.parametrize(("disaster", "rounds"), [(killed, 3), (restarted, 1), (stopped, 1)])
 def test_nothing_acknowledged_is_lost_and_nothing_is_won_twice(
-    crowd: Crowd, mended: PrivateServer, tmp_path: Path, disaster: Disaster, rounds: int
+    crowd: Crowd,
+    mended: PrivateServer,
+    tmp_path: Path,
+    disaster: Disaster,
+    rounds: int,
+    figures: Figures,
 ) -> None:
-    verdict = survive(crowd, mended, tmp_path, rounds, disaster)
+    verdict = survive(crowd, mended, tmp_path, rounds, disaster, figures)
     assert verdict.unknown + sum(verdict.errors.values()) > 0
 
 
 def test_nothing_is_lost_where_the_secret_changes_with_the_restart(
-    crowd: Crowd, mended: PrivateServer, tmp_path: Path
+    crowd: Crowd, mended: PrivateServer, tmp_path: Path, figures: Figures
 ) -> None:
     secret = Secret(mended, tmp_path / "secret")
-    survive(crowd, mended, tmp_path, 1, secret.changed, **secret.options)
+    survive(crowd, mended, tmp_path, 1, secret.another_secret, figures, **secret.options)
 
 
 @pytest.mark.parametrize(
     "end", [writer_ended, pytest.param(listener_ended, marks=pytest.mark.stress)]
 )
 def test_a_writer_that_is_dead_but_accepts_loses_nothing_and_stops_no_reader(
-    crowd: Crowd, mended: PrivateServer, tmp_path: Path, end: Disaster
+    crowd: Crowd, mended: PrivateServer, tmp_path: Path, end: Disaster, figures: Figures
 ) -> None:
-    def ended_for_a_while(server: PrivateServer) -> None:
+    def without_a_writer(server: PrivateServer) -> None:
         end(server)
         with hskv.connect(server.url, timeout=0.3, connect_timeout=0.3) as store:
             before = store["count"]
@@ -211,7 +234,7 @@ def test_a_writer_that_is_dead_but_accepts_loses_nothing_and_stops_no_reader(
             assert store["count"] == before
         killed(server)
 
-    survive(crowd, mended, tmp_path, 1, ended_for_a_while)
+    survive(crowd, mended, tmp_path, 1, without_a_writer, figures)
 
 
 def seen_twice(logs: list[Log], store: Store) -> None:
@@ -235,9 +258,22 @@ def old_fence(logs: list[Log], store: Store) -> None:
     logs[0].turns.append(Turn(turn.until + 100, turn.until + 101, turn.fence))
 
 
+def misread(logs: list[Log], store: Store) -> None:
+    load = Load(99, store)
+    load.turn("set")
+    (key,) = load.log.written
+    load.turn("read")
+    assert load.log.misread == []
+    store[key] = -1
+    for _ in range(1000):
+        load.turn("read")
+    logs[0].misread += load.log.misread
+
+
 # One after another, each adds to what is wrong.
 FORGERIES: dict[str, Callable[[list[Log], Store], object]] = {
     "a value that was not set": lambda logs, _: min(logs[0].written.items())[1].acknowledge(-1),
+    "a read of what was not written": misread,
     "a key that two added": lambda logs, _: logs[0].added.update(logs[1].added),
     "a key that is missing": lambda logs, _: logs[0].added.add("add:never"),
     "a number too many": lambda logs, store: store.incr("count"),
@@ -266,12 +302,12 @@ def test_the_comparison_notices_what_is_wrong(
             time.sleep(0.05)
     with hskv.connect(mended.url) as store:
         right = compare(shift.logs, store)
-        assert (right.lost, right.doubled, right.unknown) == ([], [], 0)
+        assert (right.lost, right.doubled, right.misread, right.unknown) == ([], [], [], 0)
         known = 0
         for what, forge in FORGERIES.items():
             forge(shift.logs, store)
             verdict = compare(shift.logs, store)
-            found = len(verdict.lost) + len(verdict.doubled)
+            found = len(verdict.lost) + len(verdict.doubled) + len(verdict.misread)
             assert found > known, what
             known = found
 
@@ -280,19 +316,19 @@ def test_the_comparison_notices_what_is_wrong(
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("disaster", [killed, restarted, stopped])
 def test_nothing_is_lost_in_20_rounds(
-    crowd: Crowd, mended: PrivateServer, tmp_path: Path, disaster: Disaster
+    crowd: Crowd, mended: PrivateServer, tmp_path: Path, disaster: Disaster, figures: Figures
 ) -> None:
-    verdict = survive(crowd, mended, tmp_path, 20, disaster)
+    verdict = survive(crowd, mended, tmp_path, 20, disaster, figures)
     print(f"\n20 rounds of a server {disaster.__name__} survived: {verdict}")
 
 
 @pytest.mark.stress
 @pytest.mark.timeout(600)
 def test_nothing_is_lost_in_20_rounds_of_another_secret(
-    crowd: Crowd, mended: PrivateServer, tmp_path: Path
+    crowd: Crowd, mended: PrivateServer, tmp_path: Path, figures: Figures
 ) -> None:
     secret = Secret(mended, tmp_path / "secret")
-    verdict = survive(crowd, mended, tmp_path, 20, secret.changed, **secret.options)
+    verdict = survive(crowd, mended, tmp_path, 20, secret.another_secret, figures, **secret.options)
     print(f"\n20 rounds of another secret survived: {verdict}")
 
 

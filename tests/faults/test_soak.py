@@ -20,6 +20,7 @@ from hskv import KeyValueStore, exceptions
 from hskv.mariadb import PrivateServer
 
 from ..server.test_threads import Outcome, eventually, locked
+from .oracle import Figures
 
 Store = KeyValueStore[str, Any]
 
@@ -163,9 +164,15 @@ class TestSoak:
     @pytest.mark.timeout(400)
     @CROWDS
     def test_of_two_minutes(
-        self, hskv_store: Store, hskv_server: PrivateServer, processes: int, threads: int
+        self,
+        hskv_store: Store,
+        hskv_server: PrivateServer,
+        processes: int,
+        threads: int,
+        figures: Figures,
     ) -> None:
         found = soaked(hskv_server, processes, threads, 30, 120)
+        figures.calls += sum(one.calls for one in found)
         growth = max(one.end.kilobytes - one.warm.kilobytes for one in found)
         opened = max(one.end.descriptors - one.warm.descriptors for one in found)
         print(
