@@ -119,6 +119,10 @@ class LeaseLostError(HandlerSocketError):
     """A lease ended, or another took it over, before its holder let go of it."""
 
 
+class LeaseTimeoutError(HandlerSocketError, TimeoutError):
+    """`with lease:` waited for as long as it may, and another holds it still."""
+
+
 class RateLimitExceededError(HandlerSocketError):
     """A call of a limited function was refused, and not made.
 

@@ -27,9 +27,12 @@ def open_store(arguments: Mapping[str, Any], default_prefix: str) -> KeyValueSto
     )
 
 
-def fitted_keys(store: KeyValueStore[bytes, Any]) -> Callable[[str], bytes]:
-    """What makes a key of any str; one that the store cannot take is hashed, never cut."""
-    longest = store.table.key_bytes + 1 - len(store.row_key(b"x"))
+def fitted_keys(store: KeyValueStore[bytes, Any], spare: int = 0) -> Callable[[str], bytes]:
+    """What makes a key of any str; one that the store cannot take is hashed, never cut.
+
+    They leave `spare` bytes free, and never begin with 0xFE, so that this can mark others.
+    """
+    longest = store.table.key_bytes + 1 - len(store.row_key(b"x")) - spare
 
     def fitted(key: str) -> bytes:
         encoded = key.encode("utf-8", "surrogatepass")

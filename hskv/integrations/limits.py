@@ -23,6 +23,8 @@ __all__ = ["HandlerSocketStorage"]
 
 _DEFAULT_PREFIX: Final = "limits:"
 _LIMITER: Final = "limits"
+# No key of a counter begins so.
+_MOVING: Final = b"\xfe"
 _TIME: Final = Struct(">d")
 _CONTENTION_SECONDS: Final = 5.0
 _LONGEST_PAUSE_SECONDS: Final = 0.005
@@ -58,7 +60,7 @@ class HandlerSocketStorage(Storage, MovingWindowSupport, SlidingWindowCounterSup
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
         arguments = {**options, "url": uri}
         self.store: KeyValueStore[bytes, Any] = open_store(arguments, _DEFAULT_PREFIX)
-        self._fitted = fitted_keys(self.store)
+        self._fitted = fitted_keys(self.store, len(_MOVING))
         # What a limiter remembers of a window saves a round trip.
         self._limiter = lru_cache(maxsize=1024)(self._new_limiter)
 
@@ -149,7 +151,7 @@ class HandlerSocketStorage(Storage, MovingWindowSupport, SlidingWindowCounterSup
         return self.store.limiter(_LIMITER, limit, expiry, RoundedDown)
 
     def _moving(self, key: str) -> bytes:
-        return self._fitted(key + "/moving")
+        return _MOVING + self._fitted(key)
 
     def _times(self, row: bytes, since: float) -> tuple[list[float], int | None]:
         """The times of hits later than this, and the version of the row."""

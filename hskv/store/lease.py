@@ -20,6 +20,7 @@ from ..exceptions import (
     DuplicateKeyError,
     HandlerSocketError,
     LeaseLostError,
+    LeaseTimeoutError,
     OperationalError,
     OutcomeUnknownError,
 )
@@ -76,6 +77,7 @@ class Lease:
         renew: bool = False,
         fence: bool = False,
         poll: float = 0.1,
+        wait: bool | float = True,
     ) -> None:
         self._executor = executor
         self._row_key = row_key
@@ -87,6 +89,8 @@ class Lease:
         self._renews = renew
         self._fenced = fence
         self._poll = poll
+        checked_wait(wait)
+        self._wait = wait
         self.after_fork()
         renew_after_fork(self)
 
@@ -100,7 +104,11 @@ class Lease:
         return f"<Lease {self._row_key!r}, {'held' if self.held else 'not held'}>"
 
     def __enter__(self) -> Self:
-        self.acquire()
+        if not self.acquire():
+            raise LeaseTimeoutError(
+                f"another holds the lease, and {self._wait!r} is how long to wait: nothing was "
+                "done under it; try later, or give more wait="
+            )
         return self
 
     def __exit__(
@@ -133,14 +141,15 @@ class Lease:
         """The number of this turn, larger than all before; None without `fence=True`."""
         return self._held.fence if self._held else None
 
-    def acquire(self, wait: bool | float = True) -> bool:
+    def acquire(self, wait: bool | float | None = None) -> bool:
         """Take the lease; False when another holds it still.
 
-        Waits for ever, not at all (False), or for so many seconds. One round trip when it is
-        free. Atomic. Raises OutcomeUnknownError when the reply was lost: the lease is given back
-        then as far as that can be, and blocks others no longer than `ttl`.
+        Waits for ever (True), not at all (False), or for so many seconds; unless told, as the lease
+        was made to. One round trip when it is free. Atomic. Raises OutcomeUnknownError when the
+        reply was lost: the lease is given back then as far as that can be, and blocks others no
+        longer than `ttl`.
         """
-        deadline = monotonic() + checked_wait(wait)
+        deadline = monotonic() + checked_wait(self._wait if wait is None else wait)
         while True:
             held = self._try()
             if held:

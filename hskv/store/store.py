@@ -660,18 +660,26 @@ class KeyValueStore(TableMapping[K, V]):
         renew: bool = False,
         fence: bool = False,
         poll: float = 0.1,
+        wait: bool | float = True,
     ) -> Lease:
         """A lock of all processes that ends by itself, for `ttl` seconds: see `hskv.Lease`.
 
         `renew` extends it in the background while the process lives, `fence` numbers its holders.
         `max_skew` is by how many seconds clients' clocks may differ, `poll` how often a waiter
-        looks. No I/O; no key of the mapping is taken.
+        looks; `with` waits for ever, not at all (False), or for so many seconds, and then raises
+        LeaseTimeoutError. No I/O; no key of the mapping is taken.
 
-        >>> with store.lease("nightly", ttl=60) as lease:
+        >>> with store.lease("nightly", ttl=60, wait=5) as lease:
         ...     lease.held
         True
         """
-        options = {"max_skew": max_skew, "renew": renew, "fence": fence, "poll": poll}
+        options = {
+            "max_skew": max_skew,
+            "renew": renew,
+            "fence": fence,
+            "poll": poll,
+            "wait": wait,
+        }
         return self._lease(b"L", name, ttl, **options)
 
     def computing(self, key: K, ttl: float, poll: float) -> Lease:

@@ -18,7 +18,12 @@ import pytest
 import hskv
 from hskv import KeyValueStore, Lease
 from hskv.exceptions import ConnectionError as LostConnectionError
-from hskv.exceptions import HandlerSocketError, LeaseLostError, OutcomeUnknownError
+from hskv.exceptions import (
+    HandlerSocketError,
+    LeaseLostError,
+    LeaseTimeoutError,
+    OutcomeUnknownError,
+)
 from hskv.mariadb import PrivateServer
 
 Store = KeyValueStore[str, Any]
@@ -256,6 +261,23 @@ def be_overtaken(world: World, other: Lease, error: Exception | None = None) -> 
         assert other.acquire(wait=False)
         if error:
             raise error
+
+    @pytest.mark.parametrize(("wait", "waited"), [(False, 0.0), (0.2, 0.2)])
+    def test_it_waits_no_longer_than_the_lease_was_made_to(
+        self, hskv_store: Store, wait: float, waited: float
+    ) -> None:
+        holder, other = hskv_store.lease("a"), hskv_store.lease("a", wait=wait)
+        with holder:
+            began = time.monotonic()
+            with pytest.raises(LeaseTimeoutError, match=f"{wait!r} is how long"), other:
+                pytest.fail("two of them hold it")
+            assert waited <= time.monotonic() - began < waited + SLOW_SECONDS
+            assert isinstance(LeaseTimeoutError(""), TimeoutError)
+            assert other.acquire() is False
+            assert holder.held
+            assert not other.held
+        with other:
+            assert other.held
 
 
 class TestTakeover:
@@ -997,10 +1019,12 @@ class TestBadInput:
         with pytest.raises(ValueError, match="Unicode"):
             nowhere.lease(name)
 
-    @pytest.mark.parametrize("wait", [None, "soon", [1], math.nan, -1])
+    @pytest.mark.parametrize("wait", ["soon", [1], math.nan, -1])
     def test_a_wait_that_is_no_time(self, nowhere: Store, wait: Any) -> None:
         with pytest.raises((TypeError, ValueError)):
             nowhere.lease("a").acquire(wait)
+        with pytest.raises((TypeError, ValueError)):
+            nowhere.lease("a", wait=wait)
 
     @pytest.mark.parametrize("ttl", [0, -1, math.nan, math.inf, "1", True])
     def test_a_bad_ttl_of_an_extend_changes_nothing(

@@ -126,7 +126,10 @@ class TestStorage:
         away = storage_from_string("hskv://127.0.0.1:1,2/d", connect_timeout=0.5, timeout=0.5)
         assert away.check() is False
 
-    @pytest.mark.parametrize("key", ["k" * 5000, "\x00", "a\tb\nc", "é", "\ud800", "LIMITER/a/b"])
+    @pytest.mark.parametrize(
+        "key",
+        [*("k" * size for size in (246, 247, 248, 5000)), "\x00", "a\tb\nc", "é", "\ud800", "/"],
+    )
     def test_any_key_works_and_meets_no_other(
         self, key: str, storage: HandlerSocketStorage
     ) -> None:
@@ -137,6 +140,14 @@ class TestStorage:
         assert not storage.acquire_entry(key, 1, 60)
         assert not storage.acquire_sliding_window_entry(key, 1, 60)
         assert storage.get(key) == 1
+
+    def test_a_moving_window_meets_no_counter(self, storage: HandlerSocketStorage) -> None:
+        for key in ("a", "a/moving", "\udcfea", "þa"):
+            assert storage.acquire_entry(key, 1, 60)
+            assert storage.incr(key, 60) == 1
+            assert storage.get_moving_window(key, 1, 60)[1] == 1
+            storage.clear(key)
+            assert (storage.get(key), storage.get_moving_window(key, 1, 60)[1]) == (0, 0)
 
 
 class TestErrors:
