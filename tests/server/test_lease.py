@@ -229,6 +229,23 @@ class TestWith:
         assert not holds(lease)
         assert not lease.locked()
 
+    @pytest.mark.parametrize(("wait", "waited"), [(False, 0.0), (0.2, 0.2)])
+    def test_it_waits_no_longer_than_the_lease_was_made_to(
+        self, hskv_store: Store, wait: float, waited: float
+    ) -> None:
+        holder, other = hskv_store.lease("a"), hskv_store.lease("a", wait=wait)
+        with holder:
+            began = time.monotonic()
+            with pytest.raises(LeaseTimeoutError, match=f"{wait!r} is how long"), other:
+                pytest.fail("two of them hold it")
+            assert waited <= time.monotonic() - began < waited + SLOW_SECONDS
+            assert isinstance(LeaseTimeoutError(""), TimeoutError)
+            assert other.acquire() is False
+            assert holder.held
+            assert not other.held
+        with other:
+            assert other.held
+
     def test_it_raises_where_another_took_over(self, world: World) -> None:
         other = world.lease("a")
         with pytest.raises(LeaseLostError):
@@ -261,23 +278,6 @@ def be_overtaken(world: World, other: Lease, error: Exception | None = None) -> 
         assert other.acquire(wait=False)
         if error:
             raise error
-
-    @pytest.mark.parametrize(("wait", "waited"), [(False, 0.0), (0.2, 0.2)])
-    def test_it_waits_no_longer_than_the_lease_was_made_to(
-        self, hskv_store: Store, wait: float, waited: float
-    ) -> None:
-        holder, other = hskv_store.lease("a"), hskv_store.lease("a", wait=wait)
-        with holder:
-            began = time.monotonic()
-            with pytest.raises(LeaseTimeoutError, match=f"{wait!r} is how long"), other:
-                pytest.fail("two of them hold it")
-            assert waited <= time.monotonic() - began < waited + SLOW_SECONDS
-            assert isinstance(LeaseTimeoutError(""), TimeoutError)
-            assert other.acquire() is False
-            assert holder.held
-            assert not other.held
-        with other:
-            assert other.held
 
 
 class TestTakeover:
