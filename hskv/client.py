@@ -25,7 +25,9 @@ from .exceptions import (
 from .sql import SqlClient
 from .transport.address import Address, Secret, SecretSource, Settings, load_settings
 from .transport.channel import Channel, Index
+from .transport.health import Health, health_of
 from .transport.pool import ChannelPool
+from .transport.primary import PrimaryServer, primary_server
 from .transport.retry import Effect, failure, pauses, repeatable
 from .transport.servers import NoServers, Servers
 from .transport.sql_servers import SqlServers
@@ -44,7 +46,7 @@ Condition = tuple[str, str, Value]
 """(filter column, one of = != > >= < <=, value)"""
 
 _Lookup = tuple[str, list[bytes | None], int, int, In | None, Sequence[Filter]]
-_Side = ChannelPool[Channel] | Servers | NoServers
+_Side = ChannelPool[Channel] | Servers | NoServers | PrimaryServer
 _MODIFY_OPERATIONS: Final = ("U", "D", "+", "-")
 _MAX_INDEXES: Final = 1000
 _CHANNEL_LIFETIME_SECONDS: Final = 3600.0
@@ -108,6 +110,7 @@ class Client:
         sql: str | None = None,
         sql_password: SecretSource = None,
         sql_password_file: str | None = None,
+        max_lag: float | None = None,
         timeout: float | None = None,
         connect_timeout: float | None = None,
         pool_size: int | None = None,
@@ -126,6 +129,7 @@ class Client:
             sql=sql,
             sql_password=sql_password,
             sql_password_file=sql_password_file,
+            max_lag=max_lag,
             timeout=timeout,
             connect_timeout=connect_timeout,
             pool_size=pool_size,
@@ -145,7 +149,8 @@ class Client:
     def _start(self, settings: Settings) -> None:
         self._on_request = settings.on_request
         self._indexes: dict[tuple[Any, ...], Index] = {}
-        self._reader = _side(settings, Effect.READ)
+        self._health = health_of(settings)
+        self._reader = _side(settings, Effect.READ, self._health)
         self._writer = _side(settings, Effect.WRITE)
         self.sql = SqlClient(settings, settings.sql) if settings.sql else None
 
@@ -177,6 +182,20 @@ class Client:
     def _sides(self) -> tuple[_Side | SqlServers, ...]:
         sql = (self.sql.servers,) if self.sql else ()
         return (self._reader, self._writer, *sql)
+
+    def of_primary(self) -> "Client | None":
+        """The same client, which reads from the server that SQL writes to, on its connections.
+
+        Its reads are NotByHandlerSocketError while that is not known. None where there is only
+        one server, or no SQL.
+        """
+        servers, health = self._reader, self._health
+        if health is None or self.sql is None or not isinstance(servers, Servers):
+            return None
+        client = object.__new__(type(self))
+        client.__dict__ |= self.__dict__
+        client._reader = primary_server(self.settings, servers, health, self.sql.servers)
+        return client
 
     def drain(self, timeout: float = 10.0, *, refuse: bool = False) -> bool:
         """Close every channel, and open none until `resume`: so that DDL need not wait.
@@ -623,7 +642,7 @@ class Pipeline:
         return self
 
 
-def _side(settings: Settings, effect: Effect) -> _Side:
+def _side(settings: Settings, effect: Effect, health: Health | None = None) -> _Side:
     reads = effect is Effect.READ
     addresses = settings.readers if reads else settings.writers
     if not addresses:
@@ -632,7 +651,7 @@ def _side(settings: Settings, effect: Effect) -> _Side:
     # A read is simply sent again; a write on a channel whose server went away would be lost.
     peek_after = _PEEK_BEFORE_READS_AFTER_SECONDS if reads else 0.0
     pools = [_pool(settings, address, secret, peek_after) for address in addresses]
-    return pools[0] if len(pools) == 1 else Servers(pools)
+    return pools[0] if len(pools) == 1 and health is None else Servers(pools, health)
 
 
 def _pool(

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from ..client import Client
+from ..client import Client, Row
 from ..exceptions import UnsupportedError
 from ..transport.address import Settings
+from ..transport.primary import NotByHandlerSocketError
 from .handlersocket import HandlerSocketExecutor
 from .mapped import MappedExecutor, StoreExecutor
 from .sql import SqlExecutor
@@ -39,6 +40,43 @@ class DividedExecutor:
         return self._writer.execute(verbs)
 
 
+class PrimaryReader:
+    """Reads by HandlerSocket from the server that is written to; by SQL while it is unknown."""
+
+    def __init__(self, quick: StoreExecutor, sure: StoreExecutor) -> None:
+        self._quick = quick
+        self._sure = sure
+        self.replace, self.count = sure.replace, sure.count
+
+    def find_value(self, key: bytes, now: int) -> Sequence[Row]:
+        """As of any executor, like the rest."""
+        try:
+            return self._quick.find_value(key, now)
+        except NotByHandlerSocketError:
+            return self._sure.find_value(key, now)
+
+    def find_kind(self, key: bytes, now: int) -> Sequence[Row]:
+        """A live row's kind."""
+        try:
+            return self._quick.find_kind(key, now)
+        except NotByHandlerSocketError:
+            return self._sure.find_kind(key, now)
+
+    def find_items(self, keys: Sequence[bytes], now: int) -> Sequence[Row]:
+        """Live rows."""
+        try:
+            return self._quick.find_items(keys, now)
+        except NotByHandlerSocketError:
+            return self._sure.find_items(keys, now)
+
+    def execute(self, verbs: Sequence[Verb]) -> list[Outcome]:
+        """Verbs that read."""
+        try:
+            return self._quick.execute(verbs)
+        except NotByHandlerSocketError:
+            return self._sure.execute(verbs)
+
+
 def store_executor(
     client: Client, table: Table, key_type: type, read: Read | None
 ) -> StoreExecutor:
@@ -51,10 +89,11 @@ def store_executor(
     if settings.writes == "handlersocket":
         return _mapped(HandlerSocketExecutor(client, table), table, key_type)
     writer = _mapped(_by_sql(client, table, key_type), table, key_type)
-    if settings.reads == "sql" or _reads_primary(settings, read):
+    if settings.reads == "sql":
         return writer
-    reader = _mapped(HandlerSocketExecutor(client, table), table, key_type)
-    return DividedExecutor(reader, writer)
+    primary = client.of_primary() if (read or settings.read or "primary") == "primary" else None
+    reader = _mapped(HandlerSocketExecutor(primary or client, table), table, key_type)
+    return DividedExecutor(PrimaryReader(reader, writer) if primary else reader, writer)
 
 
 def _check_servers(settings: Settings) -> None:
@@ -64,14 +103,6 @@ def _check_servers(settings: Settings) -> None:
             "a store that writes by HandlerSocket has one server: its writes are not replicated, "
             "and copies on several would drift apart in silence; write by SQL: writes=sql&sql=..."
         )
-
-
-def _reads_primary(settings: Settings, read: Read | None) -> bool:
-    """Whether reads go to where writes go, by SQL: HandlerSocket does not say who is it now."""
-    sql = settings.sql.hosts if settings.sql else ()
-    if len(settings.readers) == 1 and len(sql) == 1:
-        return False
-    return (read or settings.read or "primary") == "primary"
 
 
 def _by_sql(client: Client, table: Table, key_type: type) -> SqlExecutor:

@@ -44,6 +44,7 @@ class Settings:
     reads: str = "handlersocket"
     read: str | None = None
     sql: SqlLogin | None = None
+    max_lag: float = 10.0
     on_request: Callable[[Any], object] | None = None
     store: Mapping[str, Any] = field(default_factory=dict)
     """Options that concern the key-value store: prefix, default_ttl."""
@@ -203,6 +204,7 @@ _NUMBERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "connect_timeout": float,
     "pool_size": int,
     "pool_timeout": float,
+    "max_lag": float,
 }
 _MODES: Final[Mapping[str, Callable[[str], Any]]] = {"writes": str, "reads": str, "read": str}
 _STORE_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
@@ -230,7 +232,7 @@ def _with_options(settings: Settings, options: dict[str, str]) -> Settings:
     return settings
 
 
-_TIMES: Final = ("timeout", "connect_timeout", "pool_timeout")
+_TIMES: Final = ("timeout", "connect_timeout", "pool_timeout", "max_lag")
 
 
 def check(settings: Settings) -> None:

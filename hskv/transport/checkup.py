@@ -5,17 +5,16 @@ stands still, go on answering with what they had. Locks: none; an `Examiner` is 
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from .fork import renew_after_fork
+from .sql_channel import SqlChannel
 
-DEFAULT_MAX_LAG_SECONDS: Final = 10.0
-
-_ROLE: Final = "SELECT @@global.read_only, @@global.wsrep_on"
-_GALERA: Final = "SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_local_state', 'wsrep_ready')"
-_REPLICATION: Final = "SHOW ALL SLAVES STATUS"
+_READ_ONLY: Final = b"SELECT @@global.read_only;"
+_REPLICATION: Final = _READ_ONLY + b"SHOW ALL SLAVES STATUS"
+_GALERA: Final = (
+    _READ_ONLY + b"SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_local_state', 'wsrep_ready')"
+)
 _SYNCED: Final = "4"
 
 
@@ -33,55 +32,62 @@ class Checkup(NamedTuple):
 class Examiner:
     """Asks one server, again and again, on a connection that it keeps.
 
-    `connect` gives a PyMySQL connection with timeouts. A replica is well while what it shows is
-    known to be at most `max_lag` seconds old: also when it has just lost its primary.
+    A replica is well while what it shows is known to be at most `max_lag` seconds old: so also
+    when it has just lost its primary, or is being made one. One that somebody stopped is not.
     """
 
-    def __init__(self, connect: Callable[[], Any], max_lag: float) -> None:
+    def __init__(self, connect: Callable[[], SqlChannel], max_lag: float) -> None:
         self._connect = connect
         self._max_lag = max_lag
-        self._connection: Any = None
-        # Until when a replica that cannot reach its primary is new enough.
+        self._channel: SqlChannel | None = None
+        # Until when it is new enough, whatever becomes of its primary.
         self._new_until = float("-inf")
-        renew_after_fork(self)
 
     def __call__(self) -> Checkup:
-        """Ask; whatever goes wrong is a trouble of the server. Two or three round trips."""
+        """Ask, in one round trip; whatever goes wrong is a trouble of the server."""
         try:
-            if self._connection is None:
-                self._connection = self._connect()
-            return self._examined()
+            if self._channel is None:
+                self._channel = self._connect()
+            return self._examined(self._channel)
         except Exception as error:  # noqa: BLE001 it is told, and who cannot tell is not well
             self.close()
             return Checkup(f"SQL failed: {error}")
 
     def close(self) -> None:
         """Close the connection; the next question opens another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            # It may be closed already, where it broke.
-            with suppress(Exception):
-                connection.close()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
 
-    def after_fork(self) -> None:
-        """In a child: close its copy of the connection, without a word to the server."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection._force_close()
+    def _examined(self, channel: SqlChannel) -> Checkup:
+        statements = _GALERA if channel.state.wsrep_on else _REPLICATION
+        deadline = monotonic() + channel.timeout
+        results, refused = channel.run(statements, 2, deadline)
+        if refused is not None:
+            raise refused
+        writable = results[0].rows[0][0] == b"0"
+        if channel.state.wsrep_on:
+            trouble = _trouble_of_node(
+                {_text(name): _text(value) for name, value in results[1].rows}
+            )
+            return Checkup(trouble, primary=writable and trouble is None)
+        names, rows = channel.column_names, results[1].rows
+        primaries = [dict(zip(names, map(_text, row), strict=True)) for row in rows]
+        return self._of_server(writable, primaries)
 
-    def _examined(self) -> Checkup:
-        ((read_only, galera),) = self._rows(_ROLE)
-        if galera:
-            trouble = _trouble_of_node(dict(self._rows(_GALERA)))
-            return Checkup(trouble, primary=trouble is None and not read_only)
-        replication = self._dicts(_REPLICATION)
-        if not replication:
-            trouble = "it is read-only, and replicates from nobody" if read_only else None
-            return Checkup(trouble, primary=trouble is None)
-        troubles = (self._trouble_of_replica(status) for status in replication)
-        return Checkup(next(filter(None, troubles), None))
+    def _of_server(self, writable: bool, primaries: list[dict[str, str | None]]) -> Checkup:
+        """Of one that follows these, or none."""
+        if primaries:
+            troubles = (self._trouble_of_replica(status) for status in primaries)
+            return Checkup(next(filter(None, troubles), None))
+        if writable:
+            self._new_until = monotonic() + self._max_lag
+            return Checkup(None, primary=True)
+        if monotonic() <= self._new_until:
+            return Checkup(None)
+        return Checkup("it is read-only, and replicates from nobody")
 
-    def _trouble_of_replica(self, status: dict[str, Any]) -> str | None:
+    def _trouble_of_replica(self, status: dict[str, str | None]) -> str | None:
         receives, applies = status["Slave_IO_Running"], status["Slave_SQL_Running"]
         now = monotonic()
         if applies != "Yes" or receives not in ("Yes", "Connecting"):
@@ -89,27 +95,20 @@ class Examiner:
             return f"replication is stopped{reason and ': '}{reason}"
         lag = status["Seconds_Behind_Master"]
         if receives == "Yes" and lag is not None:
-            self._new_until = now + self._max_lag - lag
+            self._new_until = now + self._max_lag - int(lag)
         if now <= self._new_until:
             return None
         if lag is None:
             return f"it lost its primary more than {self._max_lag:g} s ago, or never had it"
         return f"it is {lag} s behind, more than max_lag ({self._max_lag:g} s)"
 
-    def _rows(self, statement: str) -> Any:
-        with self._connection.cursor() as cursor:
-            cursor.execute(statement)
-            return cursor.fetchall()
 
-    def _dicts(self, statement: str) -> list[dict[str, Any]]:
-        with self._connection.cursor() as cursor:
-            cursor.execute(statement)
-            names = [column[0] for column in cursor.description]
-            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
-
-
-def _trouble_of_node(status: dict[str, str]) -> str | None:
+def _trouble_of_node(status: dict[str | None, str | None]) -> str | None:
     ready, state = status.get("wsrep_ready"), status.get("wsrep_local_state")
     if ready == "ON" and state == _SYNCED:
         return None
     return f"it is no synced node of its cluster (wsrep_ready {ready}, wsrep_local_state {state})"
+
+
+def _text(cell: bytes | None) -> str | None:
+    return None if cell is None else cell.decode("utf-8", "replace")

@@ -11,19 +11,26 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Final
 
 from ..exceptions import ConnectionError
+from .address import Settings
 from .checkup import Checkup, Examiner
 from .fork import renew_after_fork
+from .pairs import sql_ports
+from .sql_channel import SqlChannel
 
 _log = logging.getLogger("hskv")
 
 _EVERY_SECONDS: Final = 1.0
+# While none is well, and requests wait for one.
+_SOON_SECONDS: Final = 0.2
 # What a process knew before it was suspended is out of date.
 _TRUSTED_SECONDS: Final = 10.0
 _UNUSED_SECONDS: Final = 60.0
+_CONNECTION_LIFETIME_SECONDS: Final = 3600.0
 _NOT_ASKED: Final = Checkup("it has not answered by SQL yet")
 
 
@@ -94,6 +101,7 @@ class Health:
         """In a child: the threads are the parent's, and so is what they learned."""
         self._news = threading.Condition()
         self._well: tuple[int, ...] = ()
+        self._primaries: tuple[int, ...] = ()
         self._trusted_until = float("-inf")
         self._used = monotonic()
         for patient in self._patients:
@@ -122,7 +130,10 @@ class Health:
             for number, one in enumerate(self._patients)
             if one.checkup.trouble is None and now < one.trusted_until
         ]
-        self._well = tuple(number for number, _ in well)
+        places = tuple(number for number, _ in well)
+        if places != self._well:
+            self._well = places
+        self._primaries = tuple(number for number, one in well if one.checkup.primary)
         self._trusted_until = min((one.trusted_until for _, one in well), default=float("-inf"))
 
     def _watch(self) -> None:
@@ -168,9 +179,10 @@ def _ask_until_unused(
 ) -> None:
     try:
         while (still := health()) is not None and still._ask(news, patient, examiner):
+            seconds = _EVERY_SECONDS if still._well else _SOON_SECONDS
             # Not kept alive by this thread.
             del still
-            closed.wait(_EVERY_SECONDS)
+            closed.wait(seconds)
     finally:
         examiner.close()
 
@@ -180,3 +192,32 @@ def _tell(name: str, before: str | None, trouble: str | None) -> None:
         _log.warning("%s is not read from: %s", name, trouble)
     elif before != _NOT_ASKED.trouble:
         _log.info("%s may be read from again", name)
+
+
+def health_of(settings: Settings) -> Health | None:
+    """What asks the servers that settings name, None where there is no choice or no SQL.
+
+    Raises ValueError for a listener whose SQL port is not named.
+    """
+    login = settings.sql
+    if login is None or not settings.readers or len(settings.readers) == len(login.hosts) == 1:
+        return None
+    servers = []
+    for listener, port in zip(
+        settings.readers, sql_ports(settings.readers, login.hosts), strict=True
+    ):
+        if port is None:
+            raise ValueError(
+                f"{listener} is to be read from, but sql= names no port on its host, by which to "
+                "ask how it is; write the host in both in the same way"
+            )
+        connect = partial(
+            SqlChannel,
+            port,
+            login,
+            connect_timeout=settings.connect_timeout,
+            timeout=settings.connect_timeout,
+            lifetime=_CONNECTION_LIFETIME_SECONDS,
+        )
+        servers.append((str(listener), partial(Examiner, connect, settings.max_lag)))
+    return Health(servers, settings.timeout)

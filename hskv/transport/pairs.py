@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from .address import Address
+from .endpoint import Address
 
 
 def sql_ports(listeners: Sequence[Address], hosts: Sequence[Address]) -> tuple[Address | None, ...]:

@@ -59,6 +59,7 @@ class Servers:
     def __init__(self, pools: Sequence[ChannelPool[Channel]], health: Health | None = None) -> None:
         self._members = [_Member(pool) for pool in pools]
         self._health = health
+        self._well: tuple[tuple[int, ...], list[_Member]] = ((), [])
         self._by_pool = {id(member.pool): member for member in self._members}
         self._turn = itertools.count(random.randrange(len(pools)))
         self.after_fork()
@@ -90,6 +91,20 @@ class Servers:
                 continue
             return channel
         raise error
+
+    def acquire_from(self, place: int) -> Channel:
+        """A channel to one of them. Raises ConnectionError, at once while it is set aside."""
+        member = self._members[place]
+        with self._lock:
+            if member.failures and self._probed([member], monotonic()) is None:
+                raise ConnectionError("the server is set aside")
+        try:
+            return member.pool.acquire()
+        except PoolTimeoutError:
+            raise
+        except ConnectionError as error:
+            self._set_aside(member, error)
+            raise
 
     def release(self, channel: Channel) -> None:
         """As `ChannelPool.release`; a server that was set aside is back."""
@@ -151,14 +166,11 @@ class Servers:
         now = monotonic()
         members = self._members
         if self._health is not None:
-            members = [members[number] for number in self._health.well(now)]
+            members = self._those_well(self._health.well(now))
         first = next(self._turn) % len(members)
         members = members[first:] + members[:first]
         with self._lock:
-            probed = next((m for m in members if m.failures and m.retry_time <= now), None)
-            if probed is not None:
-                # For the others it stays aside until the probe has come back.
-                probed.retry_time, probed.probed = now + _LONGEST_PAUSE_SECONDS, True
+            probed = self._probed(members, now)
             healthy = [member for member in members if not member.failures]
         if probed is not None:
             return [probed, *healthy]
@@ -168,6 +180,23 @@ class Servers:
         for member in members:
             member.probed = True
         return sorted(members, key=lambda member: member.retry_time)
+
+    def _those_well(self, places: tuple[int, ...]) -> list[_Member]:
+        """The members in these places, which are mostly those of the request before."""
+        known, members = self._well
+        if known is not places:
+            members = [self._members[place] for place in places]
+            self._well = places, members
+        return members
+
+    @staticmethod
+    def _probed(members: Sequence[_Member], now: float) -> _Member | None:
+        """One whose pause is over, to be tried by the caller; the lock is held."""
+        probed = next((m for m in members if m.failures and m.retry_time <= now), None)
+        if probed is not None:
+            # For the others it stays aside until the probe has come back.
+            probed.retry_time, probed.probed = now + _LONGEST_PAUSE_SECONDS, True
+        return probed
 
     def _set_aside(self, member: _Member, error: ConnectionError) -> None:
         with self._lock:

@@ -177,6 +177,11 @@ class SqlChannel:
             raise
         return results, None
 
+    @property
+    def column_names(self) -> list[str]:
+        """Those of the last result of the last `run`."""
+        return [column[0] for column in self._cursor.description or ()]
+
     def _ask(self, statement: bytes, deadline: float) -> Any:
         results, refused = self.run(statement, 1, deadline)
         if refused is not None:

@@ -39,6 +39,11 @@ class SqlServers:
         return f"<SqlServers, {len(self.pools)}>"
 
     @property
+    def writer(self) -> SqlPool:
+        """The pool of the server that was last found to be the one to write to."""
+        return self._writer
+
+    @property
     def closed(self) -> bool:
         """True after `close`."""
         return self.pools[0].closed

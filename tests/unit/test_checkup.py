@@ -1,17 +1,14 @@
 """What a server says by SQL, and whether it may then be read from. No network."""
 
-from typing import Any, Self
+from typing import Any, NamedTuple
 
 import pytest
 
+from hskv.exceptions import OperationalError
 from hskv.transport import checkup as checkup_module
 from hskv.transport.checkup import Checkup, Examiner
+from hskv.transport.sql_channel import Result
 
-Rows = list[tuple[Any, ...]]
-
-PRIMARY = [(0, 0)]
-READ_ONLY = [(1, 0)]
-NODE = [(0, 1)]
 NAMES = (
     "Slave_IO_Running",
     "Slave_SQL_Running",
@@ -21,65 +18,72 @@ NAMES = (
 )
 
 
-class Connection:
-    """Answers what a test has it answer; it is its own cursor."""
+class Says(NamedTuple):
+    """What a server answers: is it read-only, and the rows of its second answer."""
 
-    def __init__(self, *answers: Rows) -> None:
+    read_only: bool
+    rows: list[tuple[Any, ...]]
+
+
+class Channel:
+    """A connection that answers what a test has it answer, and then breaks."""
+
+    timeout = 2.0
+    column_names = NAMES
+
+    def __init__(self, *answers: Says | OperationalError, galera: bool = False) -> None:
         self.answers = list(answers)
-        self.statements: list[str] = []
         self.closed = False
-        self.description = [(name,) for name in NAMES]
-        self._rows: Rows = []
+        self.state = self
+        self.wsrep_on = galera
 
-    def cursor(self) -> "Connection":
-        return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def execute(self, statement: str) -> None:
-        self.statements.append(statement)
+    def run(self, statements: bytes, count: int, deadline: float) -> Any:
+        assert statements.count(b";") == count - 1 == 1
         if not self.answers:
             raise OSError("it went away")
-        self._rows = self.answers.pop(0)
-
-    def fetchall(self) -> Rows:
-        return self._rows
+        answer = self.answers.pop(0)
+        if isinstance(answer, OperationalError):
+            return [], answer
+        rows = [
+            tuple(None if cell is None else str(cell).encode() for cell in row)
+            for row in answer.rows
+        ]
+        first = b"%d" % answer.read_only
+        return [Result([(first,)], 1, 0), Result(rows, len(rows), 0)], None
 
     def close(self) -> None:
-        if self.closed:
-            raise OSError("Already closed")
         self.closed = True
 
-    _force_close = close
+
+def examiner(channel: Any) -> Examiner:
+    return Examiner(lambda: channel, max_lag=5.0)
 
 
-def asked(*answers: Rows) -> Checkup:
-    return Examiner(lambda: Connection(*answers), max_lag=5.0)()
+PRIMARY = Says(False, [])
+READ_ONLY = Says(True, [])
 
 
-def replica(
-    receives: str = "Yes", applies: str = "Yes", lag: int | None = 0, *errors: str
-) -> list[Rows]:
-    """The answers of one that follows a primary."""
+def asked(answer: Says, *, galera: bool = False) -> Checkup:
+    return examiner(Channel(answer, galera=galera))()
+
+
+def replica(receives: str = "Yes", applies: str = "Yes", lag: int | None = 0, *errors: str) -> Says:
+    """One that follows a primary."""
     received, applied = errors or ("", "")
-    return [READ_ONLY, [(receives, applies, lag, received, applied)]]
+    return Says(True, [(receives, applies, lag, received, applied)])
 
 
 def test_a_primary_is_well() -> None:
-    assert asked(PRIMARY, []) == Checkup(None, primary=True)
+    assert asked(PRIMARY) == Checkup(None, primary=True)
 
 
 def test_a_server_that_follows_nobody_and_takes_no_writes_is_not() -> None:
-    assert asked(READ_ONLY, []) == Checkup("it is read-only, and replicates from nobody")
+    assert asked(READ_ONLY) == Checkup("it is read-only, and replicates from nobody")
 
 
 def test_a_replica_that_follows_is_well_and_no_primary() -> None:
-    assert asked(*replica()) == Checkup(None)
-    assert asked(*replica(lag=5)) == Checkup(None)
+    assert asked(replica()) == Checkup(None)
+    assert asked(replica(lag=5)) == Checkup(None)
 
 
 @pytest.mark.parametrize(
@@ -95,33 +99,55 @@ def test_a_replica_that_follows_is_well_and_no_primary() -> None:
 def test_a_replica_that_is_stopped_is_not(
     receives: str, applies: str, errors: tuple[str, str], trouble: str
 ) -> None:
-    assert asked(*replica(receives, applies, None, *errors)) == Checkup(trouble)
+    assert asked(replica(receives, applies, None, *errors)) == Checkup(trouble)
 
 
 def test_a_replica_that_is_too_far_behind_is_not() -> None:
-    assert asked(*replica(lag=6)) == Checkup("it is 6 s behind, more than max_lag (5 s)")
+    assert asked(replica(lag=6)) == Checkup("it is 6 s behind, more than max_lag (5 s)")
 
 
 def test_of_several_primaries_that_it_follows_each_must_be_well() -> None:
-    first, second = replica()[1], replica("No")[1]
-    assert asked(READ_ONLY, first + second) == Checkup("replication is stopped")
+    both = Says(True, replica().rows + replica("No").rows)
+    assert asked(both) == Checkup("replication is stopped")
+
+
+@pytest.fixture
+def pass_by(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Lets seconds pass."""
+    now = 1000.0
+
+    def pass_by(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(checkup_module, "monotonic", lambda: now)
+    return pass_by
 
 
 def test_a_replica_that_lost_its_primary_is_well_for_as_long_as_it_is_new_enough(
-    monkeypatch: pytest.MonkeyPatch,
+    pass_by: Any,
 ) -> None:
-    now = 1000.0
-    monkeypatch.setattr(checkup_module, "monotonic", lambda: now)
     lost = replica("Connecting", "Yes", None)
-    connection = Connection(*lost, *replica(lag=2), *lost, *lost)
-    examine = Examiner(lambda: connection, max_lag=5.0)
+    examine = examiner(Channel(lost, replica(lag=2), lost, lost))
     trouble = "it lost its primary more than 5 s ago, or never had it"
     assert examine() == Checkup(trouble)
     assert examine() == Checkup(None)
-    now += 2.9
+    pass_by(2.9)
     assert examine() == Checkup(None)
-    now += 0.2
+    pass_by(0.2)
     assert examine() == Checkup(trouble)
+
+
+@pytest.mark.parametrize("before", [replica(), PRIMARY])
+def test_one_that_is_being_made_a_primary_or_a_replica_is_well_meanwhile(
+    before: Says, pass_by: Any
+) -> None:
+    examine = examiner(Channel(before, READ_ONLY, READ_ONLY))
+    examine()
+    pass_by(4.9)
+    assert examine() == Checkup(None)
+    pass_by(0.2)
+    assert examine() == Checkup("it is read-only, and replicates from nobody")
 
 
 @pytest.mark.parametrize(
@@ -129,21 +155,22 @@ def test_a_replica_that_lost_its_primary_is_well_for_as_long_as_it_is_new_enough
     [("ON", "4", True), ("OFF", "4", False), ("ON", "2", False), ("OFF", "0", False)],
 )
 def test_a_node_is_well_when_it_is_ready_and_synced(ready: str, state: str, well: bool) -> None:
-    checkup = asked(NODE, [("wsrep_local_state", state), ("wsrep_ready", ready)])
+    node = Says(False, [("wsrep_local_state", state), ("wsrep_ready", ready)])
+    checkup = asked(node, galera=True)
     assert (checkup.trouble is None) is checkup.primary is well
     assert well or f"wsrep_ready {ready}, wsrep_local_state {state}" in str(checkup.trouble)
 
 
 def test_a_node_that_is_read_only_is_well_and_no_primary() -> None:
-    status: Rows = [("wsrep_local_state", "4"), ("wsrep_ready", "ON")]
-    assert asked([(1, 1)], status) == Checkup(None, primary=False)
+    node = Says(True, [("wsrep_local_state", "4"), ("wsrep_ready", "ON")])
+    assert asked(node, galera=True) == Checkup(None, primary=False)
 
 
 def test_its_connection_is_kept_and_made_anew_when_it_broke() -> None:
-    made: list[Connection] = []
+    made: list[Any] = []
 
-    def connect() -> Connection:
-        made.append(Connection(PRIMARY, [], PRIMARY, []))
+    def connect() -> Any:
+        made.append(Channel(PRIMARY, PRIMARY))
         return made[-1]
 
     examine = Examiner(connect, max_lag=5.0)
@@ -151,22 +178,20 @@ def test_its_connection_is_kept_and_made_anew_when_it_broke() -> None:
     assert examine() == Checkup("SQL failed: it went away")
     assert examine() == Checkup(None, primary=True)
     assert [one.closed for one in made] == [True, False]
-    made[-1].closed = True
     examine.close()
     examine.close()
+    assert made[-1].closed
+
+
+def test_what_the_server_refuses_to_tell_is_told() -> None:
+    refusal = OperationalError("you need the SLAVE MONITOR privilege")
+    assert examiner(Channel(refusal))() == Checkup(
+        "SQL failed: you need the SLAVE MONITOR privilege"
+    )
 
 
 def test_a_server_that_cannot_be_reached_is_not_well() -> None:
-    def refuse() -> None:
+    def refuse() -> Any:
         raise OSError("refused")
 
     assert Examiner(refuse, max_lag=5.0)() == Checkup("SQL failed: refused")
-
-
-def test_a_child_closes_its_copy_of_the_connection() -> None:
-    connection = Connection(PRIMARY, [])
-    examine = Examiner(lambda: connection, max_lag=5.0)
-    examine.after_fork()
-    examine()
-    examine.after_fork()
-    assert connection.closed

@@ -58,6 +58,7 @@ def eventually(condition: Callable[[], object]) -> bool:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health_module, "_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(health_module, "_SOON_SECONDS", 0.01)
 
 
 @pytest.fixture

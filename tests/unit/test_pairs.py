@@ -2,7 +2,7 @@
 
 import pytest
 
-from hskv.transport.address import Address
+from hskv.transport.endpoint import Address
 from hskv.transport.pairs import sql_ports
 
 
