@@ -15,6 +15,8 @@ import hskv
 from hskv import Client, KeyValueStore
 from hskv.mariadb import PrivateServer
 
+from .modes import MODES, PLAIN
+
 
 def pytest_configure() -> None:
     # A shell has what runs in its background ignore it, and so would the programs under test.
@@ -22,15 +24,34 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_report_header() -> str:
-    return f"hskv {hskv.__version__}, codec {hskv.codec_implementation}"
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--hskv-mode", choices=list(MODES), default=PLAIN, help="how stores go")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_report_header(config: pytest.Config) -> str:
+    mode = config.getoption("--hskv-mode")
+    return f"hskv {hskv.__version__}, codec {hskv.codec_implementation}, stores by {mode}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     root = Path(__file__).parent
+    if config.getoption("--hskv-mode") != PLAIN:
+        items[:] = [item for item in items if "hskv_server" in getattr(item, "fixturenames", ())]
     for item in items:
+        if config.getoption("--hskv-mode") != PLAIN:
+            _leave_out(item)
         directory = item.path.relative_to(root).parts[0]
         item.add_marker(getattr(pytest.mark, directory))
+
+
+def _leave_out(item: pytest.Item) -> None:
+    """Skip what speaks of HandlerSocket itself, in a run of stores that go by SQL."""
+    mark = item.get_closest_marker("handlersocket")
+    reason = mark.args[0] if mark else None
+    if "relay" in getattr(item, "fixturenames", ()):
+        reason = "the relay speaks HandlerSocket"
+    if reason:
+        item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -56,15 +77,34 @@ def clock() -> Clock:
 
 
 @pytest.fixture(scope="session")
+def hskv_server(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """As users' `hskv_server`, in the mode of this run."""
+    mode = request.config.getoption("--hskv-mode")
+    with MODES[mode](lambda: request.getfixturevalue("hskv_server")) as server:
+        yield server
+
+
+@pytest.fixture
+def hskv_store(
+    hskv_server: PrivateServer, run_sql: Callable[..., Any]
+) -> Iterator[KeyValueStore[str, Any]]:
+    run_sql("DELETE FROM kv")
+    with KeyValueStore(hskv_server.url) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
 def tcp_server() -> Iterator[PrivateServer]:
     with PrivateServer(tcp=True) as server:
         yield server
 
 
 @pytest.fixture
-def timed_store(hskv_server: PrivateServer, clock: Clock) -> Iterator[KeyValueStore[str, Any]]:
+def timed_store(
+    hskv_server: PrivateServer, run_sql: Callable[..., Any], clock: Clock
+) -> Iterator[KeyValueStore[str, Any]]:
+    run_sql("DELETE FROM kv")
     with KeyValueStore(hskv_server.url, clock=clock) as store:
-        store.modify(">=", [""], "D", limit=2**32 - 1)
         yield store
 
 

@@ -111,6 +111,7 @@ class TestSize:
         assert len(hskv_store) == 30
         assert hskv_store.delete_prefix("k") == 30
 
+    @pytest.mark.handlersocket("SQL stores new keys in one round trip, not two")
     def test_packets_are_cut_by_number_and_by_bytes(self, hskv_server: PrivateServer) -> None:
         sent: list[tuple[int, int]] = []
         note: Callable[[Any], None] = lambda info: sent.append((info.requests, info.bytes_sent))  # noqa: E731

@@ -168,17 +168,21 @@ def foreign(hskv_store: Store, hskv_server: PrivateServer) -> Store:
     return hskv_store
 
 
-def row_of(store: Store, key: str) -> Any:
-    """The whole row of a key, as it stands in the table."""
-    return store.find("=", [key])
+RowOf = Callable[[str], Any]
+
+
+@pytest.fixture
+def row_of(run_sql: Callable[..., Any]) -> RowOf:
+    """Gives the whole row of a key, as it stands in the table."""
+    return lambda key: run_sql("SELECT * FROM kv WHERE k = %s", key)
 
 
 class TestVersions:
-    def test_a_value_comes_with_its_version(self, hskv_store: Store) -> None:
+    def test_a_value_comes_with_its_version(self, row_of: RowOf, hskv_store: Store) -> None:
         hskv_store["a"] = [1]
         value, version = hskv_store.get_versioned("a")
         assert value == [1]
-        assert hskv_store.find("=", ["a"], ["version"]) == [(b"%d" % version,)]
+        assert row_of("a")[0][4] == version
 
     def test_a_key_that_is_missing_or_expired_has_none(
         self, timed_store: Store, clock: Any
@@ -206,14 +210,14 @@ class TestVersions:
         ],
     )
     def test_whoever_writes_in_between_wins(
-        self, hskv_store: Store, change: Callable[[Store], object]
+        self, row_of: RowOf, hskv_store: Store, change: Callable[[Store], object]
     ) -> None:
         hskv_store["a"] = 1
         _, version = hskv_store.get_versioned("a")
         change(hskv_store)
-        written = row_of(hskv_store, "a")
+        written = row_of("a")
         assert hskv_store.compare_and_set("a", "mine", version) is False
-        assert row_of(hskv_store, "a") == written
+        assert row_of("a") == written
 
     def test_reading_and_touching_leave_the_version(self, hskv_store: Store) -> None:
         hskv_store["a"] = 1
@@ -313,11 +317,11 @@ class TestSwap:
         assert timed_store.ttl("a") == (None if ttl is KEEP else 5)
 
     @pytest.mark.parametrize("ttl", [DEFAULT, KEEP])
-    def test_what_cannot_be_read_is_left(self, foreign: Store, ttl: Any) -> None:
-        before = row_of(foreign, "foreign")
+    def test_what_cannot_be_read_is_left(self, row_of: RowOf, foreign: Store, ttl: Any) -> None:
+        before = row_of("foreign")
         with pytest.raises(exceptions.SerializationError, match="kind 5"):
             foreign.swap("foreign", 1, ttl, default=None)
-        assert row_of(foreign, "foreign") == before
+        assert row_of("foreign") == before
 
     def test_a_value_that_cannot_be_stored_leaves_the_old_one(self, hskv_store: Store) -> None:
         hskv_store["a"] = 1
@@ -345,14 +349,16 @@ class TestTaking:
         with pytest.raises(KeyError):
             timed_store.popitem()
 
-    def test_what_cannot_be_read_is_neither_popped_nor_defaulted(self, foreign: Store) -> None:
-        before = row_of(foreign, "foreign")
+    def test_what_cannot_be_read_is_neither_popped_nor_defaulted(
+        self, row_of: RowOf, foreign: Store
+    ) -> None:
+        before = row_of("foreign")
         for take in (foreign.pop, foreign.setdefault):
             with pytest.raises(exceptions.SerializationError, match="kind 5"):
                 take("foreign", None)
         with pytest.raises(KeyError):
             foreign.popitem()
-        assert row_of(foreign, "foreign") == before
+        assert row_of("foreign") == before
 
     def test_popitem_takes_in_key_order_and_from_its_own_prefix(self, hskv_store: Store) -> None:
         hskv_store.set_many({"a": 0, "q:é": 3, "q:b": 2, "q:a": 1, "r": 4})
@@ -430,16 +436,16 @@ class TestLostReplies:
         assert hskv_store["new"] == 4
 
     def test_a_write_that_was_not_done_stays_unknown(
-        self, relay: Relay, relayed: Store, hskv_store: Store
+        self, row_of: RowOf, relay: Relay, relayed: Store, hskv_store: Store
     ) -> None:
         hskv_store["old"] = 1
-        before = row_of(hskv_store, "old")
+        before = row_of("old")
         relay.treat = lambda request: Fate.SWALLOW
         for key in ("old", "new"):
             with pytest.raises(hskv.OutcomeUnknownError) as caught:
                 relayed.set(key, 2, resolve=True)
             assert b"%d" % (caught.value.version or 0) in relay.requests[-1]
-        assert row_of(hskv_store, "old") == before
+        assert row_of("old") == before
         assert "new" not in hskv_store
 
     def test_without_resolve_the_error_says_which_version_to_look_for(

@@ -480,6 +480,7 @@ class TestOpening:
             KeyValueStore("hskv://h/d", key_type=float)  # type: ignore[arg-type]
 
 
+@pytest.mark.handlersocket("PyMySQL has frames of its own")
 def test_get_reaches_the_socket_in_six_frames(hskv_store: Store) -> None:
     hskv_store["a"] = 1
     assert hskv_store.get("a") == 1, "connects and opens the index"

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def fake_server() -> Server:
 
 
 @pytest.fixture
-def pool(fake_server: Server) -> Iterator[ChannelPool]:
+def pool(fake_server: Server) -> Iterator[ChannelPool[Any]]:
     """A pool of two; its counters are right at the end, whatever the test did."""
     made = ChannelPool(fake_server.connect, size=2, timeout=5.0)
     yield made

@@ -40,7 +40,7 @@ class Server:
         return channel
 
 
-def consistent(pool: ChannelPool, on_loan: int) -> None:
+def consistent(pool: ChannelPool[Any], on_loan: int) -> None:
     """The counters agree with each other and with the channels."""
     idle = list(pool._idle)
     assert len(pool._taken) == len(idle) + on_loan
@@ -51,7 +51,7 @@ def consistent(pool: ChannelPool, on_loan: int) -> None:
         assert not channel.closed
 
 
-def waiting(pool: ChannelPool, count: int) -> None:
+def waiting(pool: ChannelPool[Any], count: int) -> None:
     deadline = monotonic() + 5
     while len(pool._waiters) < count:
         assert monotonic() < deadline
@@ -63,7 +63,7 @@ class Borrower(threading.Thread):
 
     def __init__(
         self,
-        pool: ChannelPool,
+        pool: ChannelPool[Any],
         then: Callable[[Any], None] = lambda _: None,
         queue: int | None = None,
     ) -> None:
@@ -92,5 +92,5 @@ def age(seconds: float, *channels: Any) -> None:
         channel.last_used -= seconds
 
 
-def two_of(pool: ChannelPool) -> list[Any]:
+def two_of(pool: ChannelPool[Any]) -> list[Any]:
     return [pool.acquire(), pool.acquire()]

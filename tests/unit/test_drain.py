@@ -12,7 +12,7 @@ from hskv.transport.servers import Servers
 from .fake_channels import Borrower, Server, consistent, waiting
 
 
-def pool_of(fake: Server, timeout: float = 5.0) -> ChannelPool:
+def pool_of(fake: Server, timeout: float = 5.0) -> ChannelPool[Any]:
     return ChannelPool(fake.connect, size=2, timeout=timeout)
 
 
@@ -70,7 +70,7 @@ def test_a_drained_pool_refuses_or_lets_wait_as_asked() -> None:
 
 
 def test_a_channel_that_connects_while_the_pool_is_drained_ends_after_use() -> None:
-    pools: list[ChannelPool] = []
+    pools: list[ChannelPool[Any]] = []
     fake = Server()
 
     def connect() -> Any:

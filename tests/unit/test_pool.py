@@ -12,7 +12,9 @@ from hskv.transport.pool import ChannelPool
 from .fake_channels import Borrower, Server, age, consistent, two_of
 
 
-def test_nothing_is_connected_before_it_is_needed(fake_server: Server, pool: ChannelPool) -> None:
+def test_nothing_is_connected_before_it_is_needed(
+    fake_server: Server, pool: ChannelPool[Any]
+) -> None:
     assert fake_server.made == []
     channel: Any = pool.acquire()
     assert fake_server.made == [channel]
@@ -22,7 +24,7 @@ def test_nothing_is_connected_before_it_is_needed(fake_server: Server, pool: Cha
     consistent(pool, 0)
 
 
-def test_the_last_one_used_is_reused_first(fake_server: Server, pool: ChannelPool) -> None:
+def test_the_last_one_used_is_reused_first(fake_server: Server, pool: ChannelPool[Any]) -> None:
     first, second = two_of(pool)
     pool.release(first)
     pool.release(second)
@@ -46,7 +48,7 @@ def test_no_more_than_size_channels_and_then_a_timeout(fake_server: Server) -> N
     assert pool.acquire() is lent[0]
 
 
-def test_waiters_are_served_first_come_first_served(pool: ChannelPool) -> None:
+def test_waiters_are_served_first_come_first_served(pool: ChannelPool[Any]) -> None:
     lent = two_of(pool)
     order: list[int] = []
     done = [threading.Event() for _ in range(3)]
@@ -70,7 +72,7 @@ def test_waiters_are_served_first_come_first_served(pool: ChannelPool) -> None:
     consistent(pool, 0)
 
 
-def test_who_comes_later_does_not_overtake_a_waiter(pool: ChannelPool) -> None:
+def test_who_comes_later_does_not_overtake_a_waiter(pool: ChannelPool[Any]) -> None:
     pool.acquire()
     channel: Any = pool.acquire()
     first = Borrower(pool)
@@ -83,7 +85,7 @@ def test_who_comes_later_does_not_overtake_a_waiter(pool: ChannelPool) -> None:
     pool.discard(channel)
 
 
-def test_acquire_stands_in_line_although_a_channel_is_idle(pool: ChannelPool) -> None:
+def test_acquire_stands_in_line_although_a_channel_is_idle(pool: ChannelPool[Any]) -> None:
     one, two = two_of(pool)
     borrower = Borrower(pool)
     # As when a release is between its two lines: the channel is idle, nobody is served yet.
@@ -98,7 +100,7 @@ def test_acquire_stands_in_line_although_a_channel_is_idle(pool: ChannelPool) ->
 
 
 def test_a_discarded_channel_makes_place_for_a_waiter(
-    fake_server: Server, pool: ChannelPool
+    fake_server: Server, pool: ChannelPool[Any]
 ) -> None:
     lent = two_of(pool)
     borrower = Borrower(pool)
@@ -108,7 +110,7 @@ def test_a_discarded_channel_makes_place_for_a_waiter(
     consistent(pool, 2)
 
 
-def test_a_failed_connect_frees_its_place(fake_server: Server, pool: ChannelPool) -> None:
+def test_a_failed_connect_frees_its_place(fake_server: Server, pool: ChannelPool[Any]) -> None:
     fake_server.down = True
     for _ in range(5):
         with pytest.raises(HskvConnectionError, match="refused"):
@@ -119,7 +121,7 @@ def test_a_failed_connect_frees_its_place(fake_server: Server, pool: ChannelPool
 
 
 def test_a_failed_connect_passes_its_place_to_a_waiter(
-    fake_server: Server, pool: ChannelPool
+    fake_server: Server, pool: ChannelPool[Any]
 ) -> None:
     lent = two_of(pool)
     borrowers = [Borrower(pool), Borrower(pool)]
@@ -133,7 +135,7 @@ def test_a_failed_connect_passes_its_place_to_a_waiter(
 
 @pytest.mark.parametrize("give_back", ["release", "discard"])
 def test_a_double_or_wrong_return_is_a_runtime_error(
-    fake_server: Server, pool: ChannelPool, give_back: str
+    fake_server: Server, pool: ChannelPool[Any], give_back: str
 ) -> None:
     other = ChannelPool(fake_server.connect, size=1, timeout=1)
     channel: Any = pool.acquire()
@@ -147,7 +149,7 @@ def test_a_double_or_wrong_return_is_a_runtime_error(
     consistent(other, 0)
 
 
-def test_a_channel_past_its_lifetime_ends_when_it_comes_back(pool: ChannelPool) -> None:
+def test_a_channel_past_its_lifetime_ends_when_it_comes_back(pool: ChannelPool[Any]) -> None:
     channel: Any = pool.acquire()
     channel.expires = 0.0
     pool.release(channel)
@@ -156,7 +158,7 @@ def test_a_channel_past_its_lifetime_ends_when_it_comes_back(pool: ChannelPool) 
 
 
 def test_a_channel_past_its_lifetime_is_not_lent_again(
-    fake_server: Server, pool: ChannelPool
+    fake_server: Server, pool: ChannelPool[Any]
 ) -> None:
     channel: Any = pool.acquire()
     pool.release(channel)
@@ -168,7 +170,7 @@ def test_a_channel_past_its_lifetime_is_not_lent_again(
 
 
 def test_a_channel_idle_for_too_long_is_not_lent_again(
-    fake_server: Server, pool: ChannelPool
+    fake_server: Server, pool: ChannelPool[Any]
 ) -> None:
     first, second = two_of(pool)
     pool.release(first)
@@ -181,7 +183,7 @@ def test_a_channel_idle_for_too_long_is_not_lent_again(
 
 
 def test_an_idle_channel_is_peeked_at_only_after_a_second(
-    fake_server: Server, pool: ChannelPool
+    fake_server: Server, pool: ChannelPool[Any]
 ) -> None:
     channel: Any = pool.acquire()
     channel.server_went = True
@@ -207,7 +209,7 @@ def test_with_no_time_to_peek_after_every_channel_is_peeked_at(fake_server: Serv
 
 
 def test_a_purge_closes_idle_channels_at_once_and_those_in_use_when_they_come_back(
-    fake_server: Server, pool: ChannelPool
+    fake_server: Server, pool: ChannelPool[Any]
 ) -> None:
     idle, lent = two_of(pool)
     pool.release(idle)
@@ -221,7 +223,7 @@ def test_a_purge_closes_idle_channels_at_once_and_those_in_use_when_they_come_ba
 
 
 def test_when_the_server_went_all_idle_channels_are_dropped(
-    fake_server: Server, pool: ChannelPool
+    fake_server: Server, pool: ChannelPool[Any]
 ) -> None:
     first, second = two_of(pool)
     pool.release(first)
@@ -235,7 +237,7 @@ def test_when_the_server_went_all_idle_channels_are_dropped(
 
 
 def test_a_waiter_given_a_dead_channel_connects_anew(
-    fake_server: Server, pool: ChannelPool
+    fake_server: Server, pool: ChannelPool[Any]
 ) -> None:
     lent = two_of(pool)
     borrower = Borrower(pool)

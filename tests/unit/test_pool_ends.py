@@ -16,7 +16,7 @@ from hskv.transport.pool import ChannelPool
 from .fake_channels import Borrower, FakeChannel, Server, consistent, two_of
 
 
-def test_a_closed_pool_closes_what_is_idle_and_later_what_is_lent(pool: ChannelPool) -> None:
+def test_a_closed_pool_closes_what_is_idle_and_later_what_is_lent(pool: ChannelPool[Any]) -> None:
     idle, lent = two_of(pool)
     pool.release(idle)
     pool.close()
@@ -31,7 +31,7 @@ def test_a_closed_pool_closes_what_is_idle_and_later_what_is_lent(pool: ChannelP
     consistent(pool, 0)
 
 
-def test_close_sends_waiters_away(pool: ChannelPool) -> None:
+def test_close_sends_waiters_away(pool: ChannelPool[Any]) -> None:
     lent = two_of(pool)
     borrowers = [Borrower(pool) for _ in range(3)]
     pool.close()
@@ -43,7 +43,7 @@ def test_close_sends_waiters_away(pool: ChannelPool) -> None:
 
 
 def test_a_pool_closed_while_one_connects_ends_that_channel_after_use() -> None:
-    pools: list[ChannelPool] = []
+    pools: list[ChannelPool[Any]] = []
 
     def connect() -> Any:
         pools[0].close()
@@ -84,7 +84,7 @@ def test_a_pool_closed_during_a_release_keeps_no_idle_channel() -> None:
 
 @pytest.mark.parametrize("served", [False, True])
 def test_an_interrupted_waiter_leaves_no_hole(
-    pool: ChannelPool, monkeypatch: pytest.MonkeyPatch, served: bool
+    pool: ChannelPool[Any], monkeypatch: pytest.MonkeyPatch, served: bool
 ) -> None:
     lent = two_of(pool)
 
@@ -104,7 +104,7 @@ def test_an_interrupted_waiter_leaves_no_hole(
 
 
 def test_an_interrupted_waiter_gives_back_its_right_to_connect(
-    fake_server: Server, pool: ChannelPool, monkeypatch: pytest.MonkeyPatch
+    fake_server: Server, pool: ChannelPool[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(waiter: object, seconds: float) -> bool:
         raise KeyboardInterrupt
@@ -147,15 +147,15 @@ def test_who_waits_long_looks_for_places_that_are_free_without_a_sign(
     assert fake_server.made == [borrower.outcome]
 
 
-def test_what_an_orphan_was_given_is_not_put_back(pool: ChannelPool) -> None:
-    waiter = pool_module._Waiter()
+def test_what_an_orphan_was_given_is_not_put_back(pool: ChannelPool[Any]) -> None:
+    waiter: pool_module._Waiter[Any] = pool_module._Waiter()
     waiter.give(pool.acquire())
     waiter.orphan()
     pool._give_up(waiter)
     assert not pool._idle
 
 
-def test_removing_a_channel_twice_counts_once(pool: ChannelPool) -> None:
+def test_removing_a_channel_twice_counts_once(pool: ChannelPool[Any]) -> None:
     channel: Any = pool.acquire()
     pool.discard(channel)
     pool._remove(channel)
@@ -163,7 +163,7 @@ def test_removing_a_channel_twice_counts_once(pool: ChannelPool) -> None:
 
 
 def test_a_forked_child_has_an_empty_pool_and_the_parent_keeps_its_own(
-    fake_server: Server, pool: ChannelPool
+    fake_server: Server, pool: ChannelPool[Any]
 ) -> None:
     idle, lent = two_of(pool)
     pool.release(idle)
@@ -198,7 +198,7 @@ def test_a_waiter_of_a_child_queues_up_anew(fake_server: Server) -> None:
 
 def test_what_a_waiter_was_given_before_a_fork_is_not_used(fake_server: Server) -> None:
     pool = ChannelPool(fake_server.connect, size=1, timeout=5.0)
-    waiter = pool_module._Waiter()
+    waiter: pool_module._Waiter[Any] = pool_module._Waiter()
     waiter.give(pool.acquire())
     waiter.orphan()
     assert waiter.orphaned
