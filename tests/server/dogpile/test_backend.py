@@ -60,11 +60,18 @@ class TestArguments:
                 "cache.arguments.url": bare,
                 "cache.arguments.secret": hskv_server.secret,
                 "cache.arguments.write_secret": hskv_server.write_secret,
+                "cache.arguments.table": "kv",
+                "cache.arguments.prefix": "12",
                 "cache.arguments.timeout": "2",
+                "cache.arguments.connect_timeout": "1.5",
+                "cache.arguments.pool_timeout": "3",
                 "cache.arguments.pool_size": "3",
                 "cache.arguments.distributed_lock": "true",
                 "cache.arguments.lock_timeout": "7",
+                "cache.arguments.lock_sleep": "0.05",
                 "cache.arguments.lock_blocking": "false",
+                "cache.arguments.lock_blocking_timeout": "None",
+                "cache.arguments.lock_prefix": "7",
                 "cache.arguments.hskv_expiration_time": "60",
                 "cache.arguments.ignore_errors": "off",
                 "cache.arguments.what_others_need": "x",
@@ -74,7 +81,13 @@ class TestArguments:
         backend = region.actual_backend
         settings = backend.store.client.settings
         assert (settings.timeout, settings.pool_size) == (2.0, 3)
+        assert (settings.connect_timeout, settings.pool_timeout) == (1.5, 3.0)
+        assert backend.store.row_key(b"a") == b"12a"
         assert backend.has_lock_timeout()
+        held, other = backend.get_mutex("a"), backend.get_mutex("a")
+        assert held.acquire()
+        assert other.acquire() is False
+        held.release()
         region.set("a", 1)
         assert region.get("a") == 1
         assert 50 < backend.store.ttl(b"a") <= 60
