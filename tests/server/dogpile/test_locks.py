@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from dogpile.cache import make_region
 
 from hskv import Client, KeyValueStore
 
@@ -135,3 +136,27 @@ region.get_or_create("killed", create)
         gone = weakref.ref(mutex)
         del mutex
         assert gone() is None
+
+    def test_a_creator_in_the_background_releases_it(self, url: str) -> None:
+        threads: list[threading.Thread] = []
+
+        def run(region: Any, key: str, creator: Any, mutex: Any) -> None:
+            def create() -> None:
+                try:
+                    region.set(key, creator())
+                finally:
+                    mutex.release()
+
+            threads.append(threading.Thread(target=create))
+            threads[-1].start()
+
+        arguments = {"url": url, "distributed_lock": True}
+        region: Any = make_region(async_creation_runner=run)
+        region.configure("hskv", 0.2, arguments=arguments)
+        region.set("stale", 1)
+        time.sleep(0.25)
+        assert region.get_or_create("stale", lambda: 2) == 1
+        threads[0].join()
+        assert region.get("stale", ignore_expiration=True) == 2
+        assert not region.actual_backend.get_mutex("stale").locked()
+        assert len(threads) == 1
