@@ -5,8 +5,9 @@ VENV ?= .venv
 export VENV
 PYTHON_IN_VENV = $(VENV)/bin/python
 
-.PHONY: help setup demo test test-python test-cluster unit stress bench-setup bench bench-expiry \
-	bench-dogpile bench-limiter fuzz docs pictures lint types format ci clean
+.PHONY: help setup demo demo-cluster test test-python test-cluster unit stress bench-setup bench \
+	bench-expiry bench-dogpile bench-limiter bench-staleness fuzz docs pictures lint types format ci \
+	clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -16,6 +17,10 @@ setup: ## Install what is missing
 
 demo: setup ## Show the store at work on a MariaDB of its own
 	@$(PYTHON_IN_VENV) -m examples.demo
+
+demo-cluster: ## Show a store on replicas and on Galera while servers die; installs galera-4 too
+	@tools/setup.sh galera-4 rsync
+	@$(PYTHON_IN_VENV) -m examples.demo_cluster $(ARGS)
 
 test: setup ## Run the unit and server tests, with coverage
 	@rm -f .coverage .coverage.*
@@ -61,6 +66,10 @@ bench-dogpile: bench-setup ## Measure regions over hskv, redis, memcached and me
 
 bench-limiter: bench-setup ## Measure rate limits beside limits over redis and memcached
 	@$(PYTHON_IN_VENV) -m benchmarks.limiter $(ARGS)
+
+bench-staleness: ## Measure how stale reads from replicas are; installs galera-4 too
+	@tools/setup.sh galera-4 rsync
+	@$(PYTHON_IN_VENV) -m benchmarks.staleness $(ARGS)
 
 fuzz: setup ## Feed bytes to the reply reader and the URL parser: ARGS="replies 10000000"
 	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'

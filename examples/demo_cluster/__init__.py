@@ -1,0 +1,1 @@
+"""A store on several servers, one of which is killed."""
