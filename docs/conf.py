@@ -34,7 +34,7 @@ html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 
 # What is copied is to be pasted and run.
-copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_text = r">>> |\.\.\.(?: |$)"
 copybutton_prompt_is_regexp = True
 
 WIDE_PIXELS = 500

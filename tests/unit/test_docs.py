@@ -1,6 +1,7 @@
 """What the documentation names is there, and what it shows is run."""
 
 import ast
+import codeop
 import configparser
 import itertools
 import re
@@ -107,3 +108,26 @@ def test_the_server_of_the_documentation_is_the_one_of_the_page() -> None:
     parser.read_string(written.text)
     for secret in ("handlersocket_plain_secret", "handlersocket_plain_secret_wr"):
         assert parser["mariadb"][secret] in page.read_text().partition("## Connect")[2]
+
+
+def typed(block: Block) -> list[str]:
+    """What is typed at each prompt, up to the next."""
+    lines = [line for line in block.text.splitlines() if line[:3] in (">>>", "...")]
+    found: list[str] = []
+    for line in lines:
+        if line.startswith(">>>"):
+            found.append(line[4:])
+        else:
+            found[-1] += "\n" + line[4:]
+    return found
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for block in BLOCKS if block.language == "pycon"],
+    ids=lambda block: block.place,
+)
+def test_what_is_typed_is_complete_where_it_is_answered(block: Block) -> None:
+    # Else who pastes it into an interpreter gets a SyntaxError.
+    for source in typed(block):
+        assert codeop.compile_command(source) is not None, f"end it with '...': {source}"
