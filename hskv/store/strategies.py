@@ -6,18 +6,19 @@ counts. A refused hit changes nothing. Proofs of the promises: the class docstri
 """
 
 from collections.abc import Callable
-from typing import ClassVar, Final, NamedTuple, Protocol
+from typing import ClassVar, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from ..exceptions import DuplicateKeyError, HandlerSocketError
 from .plans import ROUNDS, Plan, contention, found, good
 from .values import Kind
-from .verbs import Add, Column, Condition, Find, Insert, Row, Update
+from .verbs import Add, Column, Condition, Find, Found, Insert, Row, Update
+
+T = TypeVar("T")
 
 # Two counts stand in one number of 63 bits, and one more must not overflow either.
 MAX_LIMIT: Final = (1 << 30) - 1
 _HALF: Final = 32
 _NS_PER_MS: Final = 1_000_000
-# A sliding window's cache of what it saw last; then it begins anew.
 _KNOWN_IDENTITIES: Final = 10_000
 
 
@@ -55,6 +56,24 @@ class WindowCounts(NamedTuple):
     current_left: float
 
 
+class Remembered(Generic[T]):
+    """What a strategy saw last of each identity; of very many it forgets all, and begins anew."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[bytes, T] = {}
+        self.get = self._by_key.get
+
+    def keep(self, key: bytes, seen: T) -> None:
+        """Remember it."""
+        if len(self._by_key) >= _KNOWN_IDENTITIES:
+            self._by_key.clear()
+        self._by_key[key] = seen
+
+    def forget(self, key: bytes) -> None:
+        """Know nothing of it any more."""
+        self._by_key.pop(key, None)
+
+
 class Strategy(Protocol):
     """Decides about hits. Times of the clock are seconds since the epoch."""
 
@@ -81,32 +100,61 @@ class FixedWindow:
         self._limit = limit
         self._per = per_ms
         self._clock = clock
+        # A row's window as it was seen last, and whether a hit was refused in it.
+        self._seen = Remembered[tuple[int, bool]]()
 
     def hit(self, key: bytes, cost: int) -> Plan[Decision]:
-        """Count a hit. One round trip for a hit in a window that has begun and for a refusal."""
+        """Count a hit. One round trip for one that passes in a window that has begun.
+
+        And for a refusal; but two for the first of a window.
+        """
         seen = 0
         for _ in range(ROUNDS):
             at = int(self._clock() * 1000)
             window = max(at // self._per, seen)
-            room = (_is("version", "=", window), _is("number", "<=", self._limit - cost))
-            added, rows = yield [Add(key, room, ("number",), (cost,)), Find((key,), _COUNTED)]
-            if before := found(added):
+            before, rows = yield from self._added(key, window, cost)
+            if before:
+                self._seen.keep(key, (window, False))
                 return self._decision(at, window, int(before[0][0]) + cost)
-            if not found(rows):
+            if not rows:
                 first = Row(key, b"", cost, Kind.LIMITER, window, self._expires(window))
                 (made,) = yield [Insert(first)]
                 if is_made(made):
+                    self._seen.keep(key, (window, False))
                     return self._decision(at, window, cost)
                 continue
-            count, seen = map(int, found(rows)[0])
+            count, seen = map(int, rows[0])
             if seen < window:
                 older, cells = (_is("version", "<", window),), (cost, window, self._expires(window))
                 (begun,) = yield [Update(key, older, _ROW, cells)]
                 if good(begun) == 1:
+                    self._seen.keep(key, (window, False))
                     return self._decision(at, window, cost)
             elif seen == window and count + cost > self._limit:
+                self._seen.keep(key, (window, True))
                 return self._decision(at, window, count, refused=True)
+            else:
+                self._seen.forget(key)
         raise contention()
+
+    def _added(self, key: bytes, window: int, cost: int) -> Plan[tuple[Found, Found]]:
+        """The row as it was before the hit was counted; or, where it was not, as it is.
+
+        Where a hit passed before, it mostly passes again, and where one was refused, the next is
+        as well: then one request is enough, and a look goes to the read port.
+        """
+        room = (_is("version", "=", window), _is("number", "<=", self._limit - cost))
+        change, look = Add(key, room, ("number",), (cost,)), Find((key,), _COUNTED)
+        known, is_full = self._seen.get(key) or (-1, False)
+        if known != window:
+            added, rows = yield [change, look]
+            return found(added), found(rows)
+        if not is_full:
+            (added,) = yield [change]
+            if before := found(added):
+                return before, []
+        (rows,) = yield [look]
+        return [], found(rows)
 
     def peek(self, key: bytes, cost: int) -> Plan[Decision]:
         """What a hit would get now; counts nothing."""
@@ -145,7 +193,7 @@ class SlidingWindow:
         self._per = per_ms
         self._clock = clock
         # The window and the older count that a row had: a filter needs both.
-        self._known: dict[bytes, tuple[int, int]] = {}
+        self._known = Remembered[tuple[int, int]]()
 
     def hit(self, key: bytes, cost: int) -> Plan[Decision]:
         """Count a hit. One round trip for most; two for an identity's first of a window.
@@ -156,7 +204,7 @@ class SlidingWindow:
         for _ in range(ROUNDS):
             at = int(self._clock() * 1000)
             window = max(at // self._per, seen)
-            known, before = self._known.get(key, (0, 0))
+            known, before = self._known.get(key) or (0, 0)
             room = self._limit - cost - self._weight(before, window, at)
             if known == window and room >= 0:
                 low = before << _HALF
@@ -176,7 +224,7 @@ class SlidingWindow:
                 first = Row(key, b"", cost, Kind.LIMITER, window, self._expires(window))
                 (made,) = yield [Insert(first)]
                 if is_made(made):
-                    self._know(key, window, 0)
+                    self._known.keep(key, (window, 0))
                     return self._decision(at, window, 0, cost, cost)
                 continue
             number, seen = map(int, found(rows)[0])
@@ -185,13 +233,13 @@ class SlidingWindow:
             if current + cost + self._weight(before, window, at) > self._limit:
                 return self._decision(at, window, before, current, cost, refused=True)
             if seen == window:
-                self._know(key, window, before)
+                self._known.keep(key, (window, before))
                 continue
             same = (_is("version", "=", seen), _is("number", "=", number))
             cells = ((before << _HALF) + cost, window, self._expires(window))
             (begun,) = yield [Update(key, same, _ROW, cells)]
             if good(begun) == 1:
-                self._know(key, window, before)
+                self._known.keep(key, (window, before))
                 return self._decision(at, window, before, cost, cost)
         raise contention()
 
@@ -218,11 +266,6 @@ class SlidingWindow:
             before, current = self._counts(number, seen, window)
         left = self._left(window, at) / 1000
         return WindowCounts(before, left if before else 0.0, current, left + self._per / 1000)
-
-    def _know(self, key: bytes, window: int, before: int) -> None:
-        if len(self._known) >= _KNOWN_IDENTITIES:
-            self._known.clear()
-        self._known[key] = window, before
 
     @staticmethod
     def _counts(number: int, seen: int, window: int) -> tuple[int, int]:

@@ -75,22 +75,23 @@ class TestHit:
         assert decisions[1].retry_after == decisions[1].reset_after > 0
 
     @pytest.mark.parametrize(
-        ("strategy", "first", "then", "refused"),
-        [("fixed-window", 2, 1, 1), ("sliding-window", 2, 1, 1), ("gcra", 2, 1, 1)],
+        ("strategy", "expected"),
+        [
+            ("fixed-window", [2, 1, 1, 2, 1, 1]),
+            ("sliding-window", [2, 1, 1, 1, 1, 1]),
+            ("gcra", [2, 1, 1, 1, 1, 1]),
+        ],
     )
     def test_round_trips(
         self,
         hskv_server: PrivateServer,
         hskv_store: Store,
         strategy: Any,
-        first: int,
-        then: int,
-        refused: int,
+        expected: list[int],
     ) -> None:
         trips: list[RequestInfo] = []
         with watched(hskv_server, trips) as store:
             limiter = store.limiter("l", 3, LONG, strategy)
-            expected = [first, then, 1, refused, refused]
             for number, count in enumerate(expected):
                 trips.clear()
                 assert limiter.hit("a").allowed == (number < 3)
@@ -98,6 +99,25 @@ class TestHit:
             trips.clear()
             limiter.peek("a")
             assert len(trips) == 1
+
+    def test_what_is_full_is_looked_at_again(
+        self, hskv_server: PrivateServer, hskv_store: Store
+    ) -> None:
+        """By the read port, and a hit passes as soon as another has made room."""
+        trips: list[RequestInfo] = []
+        with watched(hskv_server, trips) as store:
+            limiter, other = store.limiter("l", 3, LONG), hskv_store.limiter("l", 3, LONG)
+            assert limiter.hit("a", cost=2)
+            assert not limiter.hit("a", cost=2)
+            trips.clear()
+            assert not limiter.hit("a", cost=2)
+            assert [(trip.operation, trip.requests) for trip in trips] == [("find", 1)]
+            assert limiter.hit("a", cost=1)
+            assert not limiter.hit("a")
+            other.reset("a")
+            assert limiter.hit("a").remaining == 2
+            assert limiter.hit("a", cost=2)
+            assert hskv_store.limiter("l", 4, LONG).hit("a")
 
     def test_a_gcra_hit_after_a_rest_takes_one(self, hskv_server: PrivateServer) -> None:
         trips: list[RequestInfo] = []
