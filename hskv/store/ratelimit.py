@@ -129,10 +129,10 @@ class RateLimiter:
     def hit(self, identity: str | bytes, cost: int = 1) -> Decision:
         """Count a hit if the limit has room for its `cost`. Atomic; a refused one changes nothing.
 
-        One round trip, two for the first hit of a period, and, in a fixed window, for the first that
-        is refused. An identity is of any length and any
-        bytes; a str is the same as its UTF-8. Raises ValueError for a cost below 1 or above the
-        limit. OutcomeUnknownError means that the hit may have been counted.
+        One round trip, two for the first hit of a period and, in a fixed window, for the first that
+        is refused. An identity is of any length and any bytes; a str is the same as its UTF-8.
+        Raises ValueError for a cost below 1 or above the limit. OutcomeUnknownError means that the
+        hit may have been counted.
 
         >>> store.limiter("api", 100, 60).hit("ann", cost=10).remaining
         90
