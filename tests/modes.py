@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import pymysql
 
-from hskv.mariadb import PrivateServer
+from hskv.mariadb import PrivateGalera, PrivateReplication, PrivateServer
+from hskv.mariadb.cluster import PrivateCluster
 
 PLAIN: Final = "handlersocket"
 
@@ -62,9 +63,21 @@ def _with_large_packets(server: PrivateServer) -> PrivateServer:
     return server
 
 
+def _on(make: Callable[..., PrivateCluster[Any]]) -> Callable[[GetServer], Any]:
+    @contextmanager
+    def on_cluster(_: GetServer) -> Iterator[Any]:
+        """Writes by SQL to the primary, or one node; reads by HandlerSocket from the same."""
+        with make(options={"max_allowed_packet": 1 << 30}) as cluster:
+            yield ServerInMode(cluster.servers[0], lambda: cluster.url)
+
+    return on_cluster
+
+
 MODES: Final[Mapping[str, Callable[[GetServer], Any]]] = {
     PLAIN: _plain,
     "sql": _by_sql,
     "mixed": _mixed,
+    "replication": _on(PrivateReplication),
+    "galera": _on(PrivateGalera),
 }
 """What gives the server of a run, by the name of the mode; from the plain one, or others."""

@@ -272,10 +272,18 @@ class Crowd:
         self._pool.shutdown()
 
     @contextmanager
-    def at_work(self, url: str, place: Path, **options: Any) -> Iterator["Shift"]:
-        """All of them are at work meanwhile, on an empty table; then their logs are there."""
+    def at_work(
+        self, url: str, place: Path, *, empty: Callable[[], object] | None = None, **options: Any
+    ) -> Iterator["Shift"]:
+        """All of them are at work meanwhile, on an empty table; then their logs are there.
+
+        `empty` empties it where HandlerSocket does not write.
+        """
         with hskv.connect(url, **options) as store:
-            store.modify(">=", [""], "D", limit=2**32 - 1)
+            if empty is None:
+                store.modify(">=", [""], "D", limit=2**32 - 1)
+            else:
+                empty()
             store.set_many({"count": 0, "chain": 0})
         place.mkdir(exist_ok=True)
         shift = Shift(place)
