@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 _STYLES: Final = {"problem": "bad", "warning": "warning"}
 _PLACES: Final = {
-    "my.cnf": "in my.cnf, under [mariadb]; then restart the server:",
-    "sql": "by SQL, as an administrator:",
-    "url": "use this URL, with your secrets in it:",
-    "shell": "run:",
+    "my.cnf": "in my.cnf, under [mariadb]; then restart the server",
+    "sql": "by SQL, as an administrator",
+    "url": "use this URL",
+    "shell": "run",
 }
 
 
@@ -49,14 +49,13 @@ def doctor(app: App, strict: bool) -> int:
 
 
 def _print(console: "Console", report: "Report") -> None:
-    from rich.text import Text
-
     for finding in report.sorted():
         _print_finding(console, finding)
     if report.lacking:
         _print_unseen(console, report)
     style = "bad" if not report.healthy else "warning" if report.findings else "good"
-    console.print(Text.assemble(f"{report.seen} things looked at: ", (report.verdict, style)))
+    _print_text(console, f"{report.seen} things looked at", indent="")
+    _print_text(console, report.verdict, indent="", style=style)
 
 
 def _print_finding(console: "Console", finding: "Finding") -> None:
@@ -66,10 +65,12 @@ def _print_finding(console: "Console", finding: "Finding") -> None:
     _print_text(console, finding.what)
     _print_text(console, f"{finding.entry.why} ({finding.entry.page})")
     for where, mends in groupby(finding.mend, lambda mend: mend.where):
-        _print_text(console, _PLACES[where])
-        for mend in mends:
+        lines = [mend.line for mend in mends]
+        hidden = " (put your secrets in for ***)" * any("***" in line for line in lines)
+        _print_text(console, f"{_PLACES[where]}{hidden}:")
+        for line in lines:
             # Whole, so that it can be copied.
-            console.print(f"    {mend.line}", soft_wrap=True)
+            console.print(f"    {line}", soft_wrap=True)
     console.print()
 
 
@@ -80,7 +81,9 @@ def _print_unseen(console: "Console", report: "Report") -> None:
     console.print()
 
 
-def _print_text(console: "Console", text: str, indent: str = "  ") -> None:
+def _print_text(
+    console: "Console", text: str, indent: str = "  ", style: str | None = None
+) -> None:
     width = console.width - len(indent)
     for line in wrap(text, width, break_long_words=False, break_on_hyphens=False):
-        console.print(f"{indent}{line}", soft_wrap=True)
+        console.print(f"{indent}{line}", style=style, soft_wrap=True)

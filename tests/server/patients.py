@@ -62,6 +62,9 @@ class Patient(PrivateServer):
 
     def restart(self, **broken: str | int | None) -> None:
         """Start anew, with further settings broken."""
+        # With a binary log a crash leaves what only the same log can recover.
+        if "log_bin" in self._lines:
+            self.stop()
         self._lines |= broken
         self.kill()
         self.start()
@@ -69,8 +72,9 @@ class Patient(PrivateServer):
     def recover(self) -> None:
         """Be as at the start, whatever was done."""
         if self._lines or self.pid is None:
+            self.stop()
             self._lines = {}
-            self.restart()
+            self.start()
         self.client_url, self.login, self.clock_is_off_by = self.url, self.sql, 0.0
 
     def treat(self, findings: Iterable[Finding]) -> None:
@@ -79,8 +83,9 @@ class Patient(PrivateServer):
         answers: tuple[Any, ...] = ()
         for mend in [mend for finding in findings for mend in finding.mend]:
             if mend.where is Where.CONFIGURATION:
-                name, _, value = mend.line.partition(" = ")
-                lines[name] = value
+                name, _, value = mend.line.partition("=")
+                secret = self.write_secret if name.strip().endswith("_wr") else self.secret
+                lines[name.strip()] = value.strip().replace("***", secret)
             elif mend.where is Where.SQL:
                 answers = sum(self.ask(mend.line), ())
             elif mend.where is Where.URL:
@@ -102,8 +107,11 @@ class Patient(PrivateServer):
             return
         for place, answer in zip(("FIRST", "SECOND"), answers, strict=False):
             url = url.replace(place, quote(str(answer), safe=""))
-        url = url.replace(":***@", f":{quote(self.secret, safe='')}@")
-        self.client_url = url.replace("write_secret=***", f"write_secret={self.write_secret}")
+        own, _, query = url.partition("?")
+        query = query.replace("write_secret=***", f"write_secret={self.write_secret}")
+        # Of SQL: root on its socket has no password.
+        query = query.replace("root:***@", "root@").replace(":***@", f":{self._sql_password}@")
+        self.client_url = own.replace(":***@", f":{quote(self.secret, safe='')}@") + "?" + query
 
     def _run(self, command: str) -> None:
         if command.startswith("systemctl"):

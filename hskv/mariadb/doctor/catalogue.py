@@ -164,6 +164,32 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         "docs/promises.md",
         Need.SQL,
     ),
+    # Copies: replicas, Galera.
+    "several-servers": _problem(
+        "Writes by HandlerSocket stay on one server: a store refuses to write so to several.",
+        _REPLICATION,
+    ),
+    "binary-log": _warning(
+        "Writes by HandlerSocket reach no binary log: no replica and no point-in-time recovery "
+        "has them.",
+        _REPLICATION,
+        Need.SQL,
+    ),
+    "galera": _problem(
+        "Writes by HandlerSocket stay on this node, and a later change of such a row by SQL "
+        "throws the node out of the cluster.",
+        _REPLICATION,
+        Need.SQL,
+    ),
+    "binary-log-missing": _problem(
+        "Without a binary log no other server hears of a write.", _REPLICATION, Need.SQL
+    ),
+    "write-port-open": _warning(
+        "What is written there reaches no other server; where nobody is to write, nobody should "
+        "listen.",
+        _REPLICATION,
+        Need.SQL,
+    ),
     # The table.
     "table-missing": _problem("A store needs its table.", _SERVER),
     "table-view": _problem(

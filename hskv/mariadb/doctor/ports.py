@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from typing import Final
 
 from ...exceptions import ConnectionError
+from ...store.schema import query
 from ...transport.address import Address
 from ...transport.channel import open_socket
 from . import urls
 from .findings import Finding, Mend, Where
 from .listeners import ROUND_TRIPS, Listener, State
 from .server import Server
-from .settings import PORTS, new_secrets
+from .settings import PORTS, listening, new_secrets
+from .target import Target
 
 _SLOW_SECONDS: Final = 0.005
 # Of loopback, and nobody listens there who was told another address than all.
@@ -19,27 +21,43 @@ _EVERYWHERE: Final = ("", "0.0.0.0")  # noqa: S104 what is warned of
 _ASK_PORTS: Final = Mend(Where.SQL, f"SELECT {', '.join(f'@@{name}' for name in PORTS)}")
 _RESTART: Final = Mend(Where.SHELL, "systemctl restart mariadb")
 
-Listeners = tuple[Listener, Listener]
+Listeners = tuple[Listener, ...]
 
 
-def listener_findings(listeners: Listeners, server: Server | None, url: str) -> Iterator[Finding]:
+def listener_findings(
+    listeners: Listeners, server: Server | None, target: Target
+) -> Iterator[Finding]:
     """What is wrong with the ports."""
     for state, name in _DEAD.items():
         dead = [one for one in listeners if one.state is state]
-        if dead:
-            what = "; ".join(f"the {one.side} port, {one.address}: {one.error}" for one in dead)
-            yield Finding(name, what, _revive(state, dead, server, url))
-    yield from _crossed(listeners, server, url)
-    yield from _locked_out(listeners, url)
-    sides = [listener.side for listener in listeners if listener.open]
-    if sides:
-        what = f"the {' and the '.join(sides)} port serves who has no secret"
-        yield new_secrets("secret-empty", what, url)
-    refused = [one for one in listeners if one.state is State.WRITES_REFUSED]
-    if refused:
-        what = f"the write port refuses writes: {refused[0].error}"
-        yield Finding("writes-refused", what, _allow_writes(server))
-    yield from _slow(listeners, server, url)
+        if dead and not (state is State.REFUSED and _is_known_why(server, target)):
+            what = "; ".join(f"{_names([one])}: {_said(one)}" for one in dead)
+            yield Finding(name, what, _revive(state, server, target))
+    yield from _crossed(listeners, server, target)
+    yield from _locked_out(listeners, target)
+    opened = [listener for listener in listeners if listener.open]
+    if opened:
+        what = f"{_names(opened)} serves who has no secret"
+        yield new_secrets("secret-empty", what, target.url)
+    yield from _refusing(listeners, server)
+    yield from _slow(listeners, server, target)
+
+
+def _names(listeners: list[Listener]) -> str:
+    return " and ".join(f"the {one.side} port" for one in listeners)
+
+
+def _said(listener: Listener) -> str:
+    """What a dead port said, without the question that follows; here it is answered."""
+    said, address = listener.error.partition(";")[0], str(listener.address)
+    return said if address in said else f"{address}: {said}"
+
+
+def _is_known_why(server: Server | None, target: Target) -> bool:
+    """Whether SQL has told already why nobody listens."""
+    if server is None:
+        return False
+    return not server.plugin or not all(server[name] for name in PORTS[: 1 + target.writes])
 
 
 _DEAD: Final = {
@@ -49,99 +67,113 @@ _DEAD: Final = {
 }
 
 
-def _revive(
-    state: State, dead: list[Listener], server: Server | None, url: str
-) -> tuple[Mend, ...]:
+def _revive(state: State, server: Server | None, target: Target) -> tuple[Mend, ...]:
     """What makes HandlerSocket answer where it does not."""
     if state is State.SILENT:
         return (_RESTART,)
     if state is State.FOREIGN:
-        return elsewhere(server, url) or (_ASK_PORTS,)
+        return elsewhere(server, target) or (_ASK_PORTS,)
     if server is None:
-        return _start(dead)
+        return _start(target)
     # Where it is told to listen there, the port was taken when it started.
-    return elsewhere(server, url) or (_RESTART,)
+    return elsewhere(server, target) or (_RESTART,)
 
 
-def _start(dead: list[Listener]) -> tuple[Mend, ...]:
-    """The configuration of a server that listens there."""
-    options = {"read": PORTS[0], "write": PORTS[1]}
-    ports = [f"{options[one.side]} = {one.address.path or one.address.port}" for one in dead]
-    lines = (
-        "plugin_maturity = beta",
-        "plugin_load_add = handlersocket",
-        f"handlersocket_address = {'/' if dead[0].address.path else '127.0.0.1'}",
-        *ports,
-    )
-    return tuple(Mend(Where.CONFIGURATION, line) for line in lines)
+def _start(target: Target) -> tuple[Mend, ...]:
+    """The configuration of a server that listens where the URL says."""
+    lines = ("plugin_maturity = beta", "plugin_load_add = handlersocket")
+    return tuple(Mend(Where.CONFIGURATION, line) for line in (*lines, *listening(target).values()))
 
 
-def elsewhere(server: Server | None, url: str) -> tuple[Mend, ...]:
+def elsewhere(server: Server | None, target: Target) -> tuple[Mend, ...]:
     """The URL with the ports that SQL names, where those are others."""
-    addresses = server_addresses(server)
-    if addresses is None or not all(server[name] for name in PORTS if server is not None):
+    if server is None or len(target.settings.readers) != 1:
         return ()
-    changed = urls.with_ports(url, *addresses)
-    return (Mend(Where.URL, changed),) if changed != urls.hidden(url) else ()
+    addresses = [_address(server, name) for name in PORTS[: 1 + target.writes]]
+    read, write = (*addresses, None)[:2]
+    if read is None or (target.writes and write is None):
+        return ()
+    changed = urls.with_ports(target.url, read, write)
+    return (Mend(Where.URL, changed),) if changed != urls.hidden(target.url) else ()
 
 
-def server_addresses(server: Server | None) -> tuple[Address, Address] | None:
-    """Where SQL says that HandlerSocket listens; None where it does not say so."""
-    if server is None or not all(server[name] for name in PORTS):
+def _address(server: Server, name: str) -> Address | None:
+    """Where SQL says that a listener is; None where it does not say so."""
+    port, host = server[name], server["handlersocket_address"]
+    if not port:
         return None
-    ports = [server[name] for name in PORTS]
-    if server["handlersocket_address"] == "/":
-        return Address(path=ports[0]), Address(path=ports[1])
-    host = server["handlersocket_address"]
+    if host == "/":
+        return Address(path=port)
     if host in _EVERYWHERE:
         host = getattr(server.connection, "host", None) or "127.0.0.1"
-    return Address(host, int(ports[0])), Address(host, int(ports[1]))
+    return Address(host, int(port))
 
 
-def _crossed(listeners: Listeners, server: Server | None, url: str) -> Iterator[Finding]:
-    reader, writer = listeners
-    reads, writes = writer.state is State.READS, reader.works and reader.state is not State.READS
-    whats = [f"the read port {reader.address} is one for writing"] * writes
-    whats += [f"the write port {writer.address} is one for reading"] * reads
-    if reads and writes:
-        swapped = Mend(Where.URL, urls.with_ports(url, writer.address, reader.address))
-        yield Finding("ports-crossed", ", ".join(whats), (swapped,))
-    elif whats:
-        yield Finding("ports-crossed", whats[0], elsewhere(server, url) or (_ASK_PORTS,))
+def _crossed(listeners: Listeners, server: Server | None, target: Target) -> Iterator[Finding]:
+    wrong = [one for one in listeners if one.works and _is_crossed(one)]
+    if not wrong:
+        return
+    other = {"read": "writing", "write": "reading"}
+    what = ", ".join(
+        f"the {one.side} port {one.address} is one for {other[one.side]}" for one in wrong
+    )
+    mend = elsewhere(server, target) or (_ASK_PORTS,)
+    if [one.side for one in wrong] == ["read", "write"]:
+        swapped = urls.with_ports(target.url, wrong[1].address, wrong[0].address)
+        mend = (Mend(Where.URL, swapped),)
+    yield Finding("ports-crossed", what, mend)
 
 
-def _locked_out(listeners: Listeners, url: str) -> Iterator[Finding]:
-    out = [one for one in listeners if one.state is State.LOCKED_OUT or _has_others(one)]
+def _is_crossed(listener: Listener) -> bool:
+    return (listener.side == "read") != (listener.state is State.READS)
+
+
+def _locked_out(listeners: Listeners, target: Target) -> Iterator[Finding]:
+    out = [
+        one
+        for one in listeners
+        if one.state is State.LOCKED_OUT
+        or (one.other_secret and one.works and not _is_crossed(one))
+    ]
     if not out:
         return
-    what = (
-        f"the {' and the '.join(one.side for one in out)} port does not let in who has this secret"
-    )
+    what = f"{_names(out)} does not let in who has this secret"
     ask = "SELECT @@handlersocket_plain_secret, @@handlersocket_plain_secret_wr"
-    changed = urls.with_secrets(url, "FIRST", "SECOND")
+    changed = urls.with_secrets(target.url, "FIRST", "SECOND")
     yield Finding("secret-wrong", what, (Mend(Where.SQL, ask), Mend(Where.URL, changed)))
 
 
-def _has_others(listener: Listener) -> bool:
-    """Whether a port that is the right one has the secret of the other one."""
-    return listener.other_secret and (listener.side == "read") == (listener.state is State.READS)
+def _refusing(listeners: Listeners, server: Server | None) -> Iterator[Finding]:
+    refused = [one for one in listeners if one.state is State.WRITES_REFUSED]
+    silent = any(one.state is State.SILENT and one.side == "write" for one in listeners)
+    holder = _holder(server) if server is not None and (refused or silent) else None
+    if holder:
+        what = f"connection {holder} of SQL holds the lock handlersocket_wr, and all writers wait"
+        yield Finding("writes-refused", what, (Mend(Where.SQL, f"KILL {holder}"),))
+    elif refused:
+        what = f"the write port refuses writes: {refused[0].error}"
+        yield Finding("writes-refused", what, (Mend(Where.SQL, "SET GLOBAL read_only = 0"),))
 
 
-def _allow_writes(server: Server | None) -> tuple[Mend, ...]:
-    if server is None or server.is_on("read_only"):
-        return (Mend(Where.SQL, "SET GLOBAL read_only = 0"),)
-    return (Mend(Where.SQL, "SELECT CONCAT('KILL ', IS_USED_LOCK('handlersocket_wr'))"),)
+def _holder(server: Server) -> int | None:
+    """The connection of SQL that holds HandlerSocket's lock for writes."""
+    rows = query(
+        server.connection,
+        "SELECT id FROM information_schema.processlist "
+        "WHERE id = IS_USED_LOCK('handlersocket_wr') AND user <> 'system user'",
+    )
+    return int(rows[0][0]) if rows else None
 
 
-def _slow(listeners: Listeners, server: Server | None, url: str) -> Iterator[Finding]:
-    slowest = max(listeners, key=lambda one: one.seconds)
-    if slowest.seconds > _SLOW_SECONDS:
+def _slow(listeners: Listeners, server: Server | None, target: Target) -> Iterator[Finding]:
+    slowest = max(listeners, key=lambda one: one.seconds, default=None)
+    if slowest is not None and slowest.seconds > _SLOW_SECONDS:
         what = (
-            f"a round trip to {slowest.address} takes {slowest.seconds * 1000:.1f} ms "
-            f"(the median of {ROUND_TRIPS})"
+            f"a round trip to {slowest.address} takes {slowest.seconds * 1000:.1f} ms at least "
+            f"(the quickest of {ROUND_TRIPS})"
         )
         ping = Mend(Where.SHELL, f"ping -c 10 {slowest.address.host}")
-        yield Finding("latency", what, elsewhere(server, url) or (ping,))
+        yield Finding("latency", what, elsewhere(server, target) or (ping,))
 
 
 def bind_findings(listeners: Listeners, server: Server | None) -> Iterator[Finding]:

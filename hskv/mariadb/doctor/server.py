@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from ...store.schema import query
 from ...store.table import Table, quoted
+from ...transport.sql_address import SqlLogin
 from .catalogue import Need
 from .findings import Finding, Mend, Where
 
@@ -57,6 +58,17 @@ class Server:
     def number(self, name: str) -> int:
         """The value of a variable that is a number."""
         return int(self[name] or 0)
+
+
+def logins(sql: SqlLogin) -> list[dict[str, Any]]:
+    """Keyword arguments for `pymysql.connect`, for each server of the option `sql` of a URL."""
+    who = {"user": sql.user, "password": bytes(sql.password.read() or b"")}
+    return [
+        {**who, "unix_socket": one.path}
+        if one.path
+        else {**who, "host": one.host, "port": one.port}
+        for one in sql.hosts
+    ]
 
 
 def refusal(error: Exception, sql: Mapping[str, Any]) -> Finding:

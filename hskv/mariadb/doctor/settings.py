@@ -4,10 +4,11 @@ import secrets
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from ...transport.address import Secret, Settings
+from ...transport.address import Secret
 from . import urls
 from .findings import Finding, Mend, Where
 from .server import Server
+from .target import Target
 
 PORTS: Final = ("handlersocket_port", "handlersocket_port_wr")
 """The variables of the read and the write port."""
@@ -22,51 +23,68 @@ _AT_START: Final = ("lock_wait_timeout", "innodb_lock_wait_timeout", "autocommit
 _PLACEHOLDERS: Final = ("change", "secret", "password", "example")
 
 
-def plugin_findings(server: Server, settings: Settings) -> Iterator[Finding]:
+def plugin_findings(server: Server, target: Target) -> Iterator[Finding]:
     """Whether HandlerSocket is there and told to listen."""
+    lines = listening(target)
     if not server.plugin:
         strict = server["plugin_maturity"] in ("gamma", "stable")
         if strict:
             what = f"plugin_maturity is {server['plugin_maturity']}"
             yield _set("plugin-maturity", what, "plugin_maturity = beta")
         what = "the plugin HandlerSocket is not loaded"
-        yield _set("plugin-missing", what, "plugin_load_add = handlersocket", *_listen(settings))
+        yield _set("plugin-missing", what, "plugin_load_add = handlersocket", *lines.values())
         return
-    for side, name, line in zip(("read", "write"), PORTS, _listen(settings)[1:], strict=True):
-        if not server[name]:
-            yield _set("port-unset", f"{name} is not set: no {side} listener", line)
+    for name in PORTS:
+        if name in lines and not server[name]:
+            yield _set("port-unset", f"{name} is not set: nothing listens", lines[name])
     if server[PORTS[0]] and server[PORTS[0]] == server[PORTS[1]]:
-        other = settings.writers[0].path or settings.writers[0].port
-        what = f"both ports are {server[PORTS[0]]}"
-        yield _set("ports-equal", what, f"handlersocket_port_wr = {other}")
+        yield _set(
+            "ports-equal",
+            f"both ports are {server[PORTS[0]]}",
+            *(lines[name] for name in PORTS if name in lines),
+        )
 
 
-def _listen(settings: Settings) -> tuple[str, str, str]:
-    """What makes the server listen where the URL says."""
-    reader, writer = settings.readers[0], settings.writers[0]
-    return (
-        f"handlersocket_address = {'/' if reader.path else '127.0.0.1'}",
-        f"handlersocket_port = {reader.path or reader.port}",
-        f"handlersocket_port_wr = {writer.path or writer.port}",
-    )
+def listening(target: Target) -> dict[str, str]:
+    """What makes the server listen where the URL says; the lines by their variables."""
+    reader = target.settings.readers[0]
+    values = {"handlersocket_address": "/" if reader.path else "127.0.0.1"}
+    for name, address in zip(PORTS, (reader, *target.settings.writers[:1]), strict=False):
+        values[name] = str(address.path or address.port)
+    if target.settings.secret:
+        values["handlersocket_plain_secret"] = urls.HIDDEN
+    if target.settings.write_secret:
+        values["handlersocket_plain_secret_wr"] = urls.HIDDEN
+    return {name: f"{name} = {value}" for name, value in values.items()}
 
 
-def setting_findings(server: Server, timeout: float) -> Iterator[Finding]:
-    """What the promises of a store do not hold under; `timeout` is the client's, in seconds."""
-    yield from _promises(server)
-    yield from _threads(server)
-    yield from _timeouts(server, timeout)
+def setting_findings(server: Server, target: Target) -> Iterator[Finding]:
+    """What the promises of a store do not hold under."""
+    if server["innodb_flush_log_at_trx_commit"] == "0":
+        what = "innodb_flush_log_at_trx_commit is 0"
+        yield _set("flush-log", what, "innodb_flush_log_at_trx_commit = 1")
+    if target.writes:
+        yield from _promises(server)
+        yield from _row_lock(server, target.settings.timeout)
+    if target.reads:
+        yield from _threads(server)
+        yield from _timeouts(server)
 
 
 def _promises(server: Server) -> Iterator[Finding]:
     if not server.is_on("autocommit"):
         yield _set("autocommit", "autocommit is off", "autocommit = 1")
-    if server["innodb_flush_log_at_trx_commit"] == "0":
-        what = "innodb_flush_log_at_trx_commit is 0"
-        yield _set("flush-log", what, "innodb_flush_log_at_trx_commit = 1")
     if server.is_on("innodb_rollback_on_timeout"):
         what = "innodb_rollback_on_timeout is on"
         yield _set("rollback-on-timeout", what, "innodb_rollback_on_timeout = 0")
+
+
+def _row_lock(server: Server, timeout: float) -> Iterator[Finding]:
+    waits = server.number("innodb_lock_wait_timeout")
+    if waits * _WAITS_OF_AN_OPERATION > timeout:
+        fitting = max(1, int(timeout / _WAITS_OF_AN_OPERATION))
+        what = f"innodb_lock_wait_timeout is {waits} s, the client's timeout {timeout:g} s"
+        yield _set("timeout-row-lock", what, f"innodb_lock_wait_timeout = {fitting}")
 
 
 def _threads(server: Server) -> Iterator[Finding]:
@@ -78,18 +96,13 @@ def _threads(server: Server) -> Iterator[Finding]:
         yield _set("threads-read", what, "handlersocket_threads = 16")
 
 
-def _timeouts(server: Server, timeout: float) -> Iterator[Finding]:
+def _timeouts(server: Server) -> Iterator[Finding]:
     if server.number("handlersocket_timeout") > _LONGEST_IDLE_SECONDS:
         what = f"handlersocket_timeout is {server['handlersocket_timeout']} s"
         yield _set("timeout-idle", what, "handlersocket_timeout = 300")
     if server.number("lock_wait_timeout") > _LONGEST_TABLE_LOCK_SECONDS:
         what = f"lock_wait_timeout is {server['lock_wait_timeout']} s"
         yield _set("timeout-table-lock", what, "lock_wait_timeout = 10")
-    waits = server.number("innodb_lock_wait_timeout")
-    if waits * _WAITS_OF_AN_OPERATION > timeout:
-        fitting = max(1, int(timeout / _WAITS_OF_AN_OPERATION))
-        what = f"innodb_lock_wait_timeout is {waits} s, the client's timeout {timeout:g} s"
-        yield _set("timeout-row-lock", what, f"innodb_lock_wait_timeout = {fitting}")
     for name in _AT_START:
         if server.origin(name) == "SQL":
             what = f"{name} was changed to {server[name]} by SET GLOBAL"

@@ -20,12 +20,30 @@ from ...store.schema import TableSchema, query, read_schema
 from ...store.table import Table, quoted
 from .findings import Finding, Mend, Where
 from .server import Server
+from .target import Target
 
 _STATISTICS: Final = ("mysql", "innodb_table_stats")
 
+# SQL does all of what these are about.
+_NO_FAULTS_BY_SQL: Final = (
+    "table-view",
+    "table-partitioned",
+    "table-versioned",
+    "table-engine",
+    "table-trigger",
+    "table-check",
+    "column-generated",
+    "column-default",
+)
 
-def table_findings(server: Server, table: Table) -> Iterator[Finding]:
+
+def table_findings(server: Server, table: Table, target: Target) -> Iterator[Finding]:
     """The faults of the table that SQL shows, and what is narrower than the store takes it for."""
+    found = _all_findings(server, table)
+    return (one for one in found if target.reads or one.id not in _NO_FAULTS_BY_SQL)
+
+
+def _all_findings(server: Server, table: Table) -> Iterator[Finding]:
     try:
         schema = read_schema(server.connection, table.name, table.database)
     except TableNotFoundError:

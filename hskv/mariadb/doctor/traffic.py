@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from time import monotonic, sleep
 from typing import Any, Final
 
 from ...client import Client
@@ -10,40 +12,60 @@ from ...store.schema import query
 from ...store.store import KeyValueStore
 from ...store.table import Table
 from ...store.values import Kind
+from ...transport.address import Address
 from .findings import Finding, Mend, Where
 from .ports import elsewhere
 from .server import Server
+from .target import Target
 
 _MANY_ROWS: Final = 10_000
 _GRACE_MS: Final = 60_000
 _CANARY_SECONDS: Final = 60.0
+# How long a replica may take to have a row.
+_REPLICATION_SECONDS: Final = 3.0
+_POLL_SECONDS: Final = 0.02
 _CLOCK_SECONDS: Final = 0.5
 _CLOCK_READINGS: Final = 5
 
 
 def canary_findings(
-    client: Client, table: Table, server: Server | None, url: str
+    client: Client, table: Table, server: Server | None, target: Target
 ) -> Iterator[Finding]:
-    """Write a row, look for it on the read port and by SQL, remove it.
+    """Write a row, look for it on the read ports and by SQL, remove it.
 
     Raises UnsupportedError for a table whose keys leave no room for it.
     """
     values: dict[str, Any] = {} if table.kind else {"value_type": bytes}
     canaries = KeyValueStore(client, table, key_type=bytes, **values).reserved(b"T")
     name = os.urandom(16)
+    row_key = canaries.row_key(name)
     canaries.set(name, b"canary", ttl=_CANARY_SECONDS)
     try:
-        read = name in canaries
-        known = server is None or _has_row(server, table, canaries.row_key(name))
+        blind = [one for one in target.settings.readers if not _sees(client, one, table, row_key)]
+        known = server is None or _has_row(server, table, row_key)
     finally:
         canaries.delete(name)
-    mend = elsewhere(server, url)
-    if not read:
-        what = "the read port does not see what the write port wrote"
+    mend = elsewhere(server, target)
+    for address in blind:
+        what = f"{address} does not see what was written"
         yield Finding("ports-of-two-servers", what, mend)
     if not known:
-        what = "SQL does not see what HandlerSocket wrote"
+        what = "SQL does not see what was written"
         yield Finding("sql-of-another-server", what, mend)
+
+
+def _sees(client: Client, address: Address, table: Table, row_key: bytes) -> bool:
+    """Whether a row comes to be seen at a read port; at once where it writes to the same server."""
+    settings = client.settings
+    deadline = monotonic() + (settings.writes == "sql") * _REPLICATION_SECONDS
+    alone = replace(settings, readers=(address,), writers=(), sql=None)
+    with Client.from_settings(alone) as reader:
+        index = reader.open(
+            table.name, [table.key], index_name=table.index, database=table.database
+        )
+        while not (found := reader.find(index, "=", [row_key])) and monotonic() < deadline:
+            sleep(_POLL_SECONDS)
+    return bool(found)
 
 
 def _has_row(server: Server, table: Table, row_key: bytes) -> bool:

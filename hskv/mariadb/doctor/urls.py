@@ -9,7 +9,9 @@ from ...transport.address import Address
 HIDDEN: Final = "***"
 _SECRET_OPTION: Final = re.compile(r"(?<=[?&]write_secret=)[^&]*")
 _SECRET_FILE: Final = re.compile(r"([?&])secret_file=[^&]*&")
-_SQL_PASSWORD: Final = re.compile(r"(?<=[?&]sql=)([^&]*?://[^&:@]*):[^&@]*@")
+_SQL_PASSWORD: Final = re.compile(r"(?<=[?&]sql=)([^:/?&]+://[^:@&]*):[^@&]*@")
+# Encoded as a whole; and with a user alone there is nothing to hide.
+_ENCODED_SQL: Final = re.compile(r"(?<=[?&]sql=)[^&]*%3[aA][^&]*")
 
 
 def hidden(url: str) -> str:
@@ -18,7 +20,8 @@ def hidden(url: str) -> str:
     main, question, query = rest.partition("?")
     netloc, slash, path = main.partition("/")
     _, at, host = netloc.rpartition("@")
-    query = _SQL_PASSWORD.sub(rf"\1:{HIDDEN}@", _SECRET_OPTION.sub(HIDDEN, question + query))
+    query = _SECRET_OPTION.sub(HIDDEN, question + query)
+    query = _SQL_PASSWORD.sub(rf"\1:{HIDDEN}@", _ENCODED_SQL.sub(HIDDEN, query))
     return f"{scheme}://{f':{HIDDEN}@' if at else ''}{host}{slash}{path}{query}"
 
 
@@ -38,15 +41,18 @@ def with_secrets(url: str, secret: str, write_secret: str) -> str:
     return f"{scheme}://:{secret}@{netloc.rpartition('@')[2]}{slash}{path}"
 
 
-def with_ports(url: str, read: Address, write: Address) -> str:
-    """A hidden URL with other listeners."""
+def with_ports(url: str, read: Address, write: Address | None) -> str:
+    """A hidden URL with other listeners; none to write to where it writes by SQL."""
     _, _, rest = hidden(url).partition("://")
     netloc, _, path = rest.partition("/")
     login = "".join(netloc.rpartition("@")[:2])
     if read.path is None:
         path, _, query = path.partition("?")
-        kept = [part for part in query.split("&") if not re.match("(read|write)=", part)]
+        kept = [part for part in query.split("&") if not re.match("(read|write)=/", part)]
         query = f"?{'&'.join(kept)}" if any(kept) else ""
-        return f"hskv://{login}{read.host}:{read.port},{write.port}/{path}{query}"
-    paths = {"read": quote(read.path, safe="/"), "write": quote(str(write.path), safe="/")}
+        port = f"{read.port},{write.port}" if write else f"{read.port}"
+        return f"hskv://{login}{read.host}:{port}/{path}{query}"
+    paths = {"read": quote(read.path, safe="/")}
+    if write:
+        paths["write"] = quote(str(write.path), safe="/")
     return with_options(f"hskv+unix://{login}/{path}", **paths)

@@ -1,0 +1,83 @@
+"""URLs that the doctor prints: changed, and without their secrets."""
+
+import pytest
+
+from hskv.mariadb.doctor import urls
+from hskv.transport.address import Address, parse_url
+
+SECRETS = ("one-secret", "two-secret", "three-secret")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("hskv://h/d", "hskv://h/d"),
+        ("hskv://:one-secret@h/d", "hskv://:***@h/d"),
+        (
+            "hskv://:one-secret@h:1,2/d/t?timeout=3&write_secret=two-secret&prefix=x",
+            "hskv://:***@h:1,2/d/t?timeout=3&write_secret=***&prefix=x",
+        ),
+        (
+            "hskv+unix://:one-secret@/d?read=/r&write=/w&write_secret=two-secret",
+            "hskv+unix://:***@/d?read=/r&write=/w&write_secret=***",
+        ),
+        (
+            "hskv://h/d?writes=sql&sql=mysql://u:three-secret@h:3,i/&timeout=3",
+            "hskv://h/d?writes=sql&sql=mysql://u:***@h:3,i/&timeout=3",
+        ),
+        (
+            "hskv://h/d?writes=sql&sql=mysql+unix://u:three-secret@/s",
+            "hskv://h/d?writes=sql&sql=mysql+unix://u:***@/s",
+        ),
+        ("hskv://h/d?sql=mysql://u@h/", "hskv://h/d?sql=mysql://u@h/"),
+        ("hskv://h/d?sql=mysql%3A%2F%2Fu%3Athree-secret%40h%2F", "hskv://h/d?sql=***"),
+        ("hskv://h/d?sql=mysql%3a//u:three-secret@h/&timeout=3", "hskv://h/d?sql=***&timeout=3"),
+    ],
+)
+def test_no_secret_is_shown(url: str, shown: str) -> None:
+    parse_url(url)
+    assert urls.hidden(url) == shown
+    changed = urls.with_options(url, timeout="9")
+    changed += urls.with_secrets(url, "a", "b")
+    changed += urls.with_ports(url, Address("i", 5), Address("i", 6))
+    assert not any(secret in shown + changed for secret in SECRETS)
+
+
+def test_options_are_replaced_or_added() -> None:
+    assert urls.with_options("hskv://h/d", timeout="9") == "hskv://h/d?timeout=9"
+    url = "hskv://h/d?timeout=3&prefix=x"
+    assert urls.with_options(url, timeout="9") == "hskv://h/d?prefix=x&timeout=9"
+
+
+def test_secrets_take_the_place_of_a_file() -> None:
+    url = "hskv://h/d?secret_file=/etc/s&timeout=3"
+    assert urls.with_secrets(url, "a", "b") == "hskv://:a@h/d?timeout=3&write_secret=b"
+
+
+@pytest.mark.parametrize(
+    ("url", "read", "write", "changed"),
+    [
+        ("hskv://:s@h/d", Address("i", 5), Address("i", 6), "hskv://:***@i:5,6/d"),
+        ("hskv://h:1,2/d/t?timeout=3", Address("i", 5), None, "hskv://i:5/d/t?timeout=3"),
+        (
+            "hskv+unix://:s@/d?read=/r&write=/w",
+            Address("i", 5),
+            Address("i", 6),
+            "hskv://:***@i:5,6/d",
+        ),
+        (
+            "hskv://:s@h/d?timeout=3",
+            Address(path="/r"),
+            Address(path="/w"),
+            "hskv+unix://:***@/d?timeout=3&read=/r&write=/w",
+        ),
+        (
+            "hskv+unix://:s@/d?read=/a&write=/b",
+            Address(path="/r"),
+            Address(path="/w"),
+            "hskv+unix://:***@/d?read=/r&write=/w",
+        ),
+    ],
+)
+def test_other_ports(url: str, read: Address, write: Address | None, changed: str) -> None:
+    assert urls.with_ports(url, read, write) == changed
