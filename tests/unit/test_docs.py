@@ -5,6 +5,7 @@ import codeop
 import configparser
 import itertools
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,13 @@ def test_every_picture_says_what_it_shows() -> None:
     for page in pages():
         for words in re.findall(r"!\[([^\]]*)\]", page.read_text()):
             assert len(words) > 10, f"{page.name}: {words!r}"
+
+
+def test_the_diagrams_are_what_their_source_draws() -> None:
+    source = runpy.run_path(str(ROOT / "tools" / "pictures.py"))
+    for name in ("request", "batching", "expiry", "replicated"):
+        kept = (DOCS / "images" / f"{name}.svg").read_text()
+        assert source[name]() == kept, "run `make pictures`"
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[block.place for block in BLOCKS])
