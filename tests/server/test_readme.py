@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import hskv
 from hskv import KeyValueStore
 from hskv.mariadb import PrivateServer
 
@@ -47,5 +50,9 @@ def test_the_event_removes_what_expired_more_than_a_minute_ago(
 
 
 def test_every_option_of_a_url_is_named() -> None:
-    for option in ("secret_file", "prefix", "default_ttl", "serializer", "timeout", "pool_size"):
-        assert f"`{option}`" in SERVER.read_text()
+    with pytest.raises(ValueError, match="known: ") as raised:
+        hskv.connect("hskv://localhost/hskv?none=1")
+    known = str(raised.value).partition("known: ")[2].split(", ")
+    assert len(known) > 10
+    page = SERVER.read_text()
+    assert [name for name in known if f"`{name}`" not in page and f"{name}=PATH" not in page] == []
