@@ -159,6 +159,8 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=1_000, help="of a single request, per round")
     parser.add_argument("--write", type=Path, help="a file for the tables, as Markdown")
     arguments = parser.parse_args()
+    # Now, since the files may be others when the run ends.
+    measured_on = versions()
     console = Console()
     grids = []
     for tcp in (False, True):
@@ -169,7 +171,7 @@ def main() -> None:
         console.print(grid.rich())
     if arguments.write:
         head = f"# dogpile.cache regions, by `make bench-dogpile`\n\n{__doc__}"
-        write(arguments.write, head, versions(), grids)
+        write(arguments.write, head.rstrip(), measured_on, grids)
 
 
 if __name__ == "__main__":

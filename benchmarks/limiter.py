@@ -136,6 +136,8 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=500, help="hits, per round")
     parser.add_argument("--write", type=Path, help="a file for the tables, as Markdown")
     arguments = parser.parse_args()
+    # Now, since the files may be others when the run ends.
+    measured_on = versions()
     console = Console()
     grids = []
     for tcp in (False, True):
@@ -145,7 +147,7 @@ def main() -> None:
         console.print(grid.rich())
     if arguments.write:
         head = f"# Rate limits, by `make bench-limiter`\n\n{__doc__}"
-        write(arguments.write, head, versions(), grids)
+        write(arguments.write, head.rstrip(), measured_on, grids)
 
 
 if __name__ == "__main__":
