@@ -44,7 +44,8 @@ def settings(block: Block) -> dict[str, str | int | None]:
 
 
 @pytest.fixture(scope="module")
-def docs_server() -> Iterator[PrivateServer]:
+def docs_server(hskv_server: PrivateServer) -> Iterator[PrivateServer]:
+    # The suite's own is asked for since it knows what to do where there is no MariaDB.
     first = next(block for block in blocks(SERVER) if block.language == "ini")
     with PrivateServer(tcp=True, options=settings(first)) as server:
         yield server
