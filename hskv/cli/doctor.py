@@ -70,7 +70,7 @@ def _print_finding(console: "Console", finding: "Finding") -> None:
         _print_text(console, f"{_PLACES[where]}{hidden}:")
         for line in lines:
             # Whole, so that it can be copied.
-            console.print(f"    {line}", soft_wrap=True)
+            console.print(f"    {line}{';' * (where == 'sql')}", soft_wrap=True)
     console.print()
 
 

@@ -62,20 +62,23 @@ class Patient(PrivateServer):
 
     def restart(self, **broken: str | int | None) -> None:
         """Start anew, with further settings broken."""
-        # With a binary log a crash leaves what only the same log can recover.
-        if "log_bin" in self._lines:
-            self.stop()
+        self._end_quickly()
         self._lines |= broken
-        self.kill()
         self.start()
 
     def recover(self) -> None:
         """Be as at the start, whatever was done."""
         if self._lines or self.pid is None:
-            self.stop()
+            self._end_quickly()
             self._lines = {}
             self.start()
         self.client_url, self.login, self.clock_is_off_by = self.url, self.sql, 0.0
+
+    def _end_quickly(self) -> None:
+        # With a binary log a crash leaves what only the same log can recover.
+        if "log_bin" in self._lines:
+            self.stop()
+        self.kill()
 
     def treat(self, findings: Iterable[Finding]) -> None:
         """Do what is printed, no more and no less."""

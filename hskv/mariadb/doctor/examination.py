@@ -15,7 +15,7 @@ from .copies import copy_findings
 from .findings import Finding, Report
 from .listeners import Listener, probe_all
 from .ports import bind_findings, listener_findings
-from .server import Server, logins, missing_rights, read_server, refusal, rights_finding
+from .server import Server, is_away, logins, missing_rights, read_server, refusal, rights_finding
 from .settings import plugin_findings, random_secrets, setting_findings, weak_secrets
 from .tables import is_known, opened_findings, table_findings, waiting_statements
 from .target import Target
@@ -69,6 +69,7 @@ class _Examination:
         self._server: Server | None = None
         self._listeners: tuple[Listener, ...] = ()
         self._table_is_known = False
+        self._is_down = False
         self.report = Report(lacking={Need.SQL: "SQL was not given (--sql)"})
 
     def connect(self, sql: Mapping[str, Any] | None) -> Any:
@@ -103,6 +104,7 @@ class _Examination:
                 server = read_server(connection)
             except pymysql.err.Error as error:
                 self._take([refusal(error, login)])
+                self._is_down = is_away(error)
                 return None
             stack.pop_all()
         return server
@@ -143,7 +145,9 @@ class _Examination:
             self._take(random_secrets(server, target.url))
         self._take(weak_secrets({one.side: one.secret for one in listeners}, target.url))
         self._take(bind_findings(listeners, server))
-        self._take(listener_findings(listeners, server, target))
+        found = listener_findings(listeners, server, target)
+        # Of a server that is down, it is not to be said twice.
+        self._take(one for one in found if not (self._is_down and one.id == "port-refused"))
 
     def look_at_rows(self) -> None:
         """What the table has in it, and whether a row gets through."""
@@ -163,7 +167,7 @@ class _Examination:
         if not self._target.reads:
             return "the URL reads and writes by SQL"
         if not all(listener.right and not listener.other_secret for listener in self._listeners):
-            return "the ports are not in order"
+            return self.report.lacking.get(Need.PORTS, "the ports are not in order")
         if "several-servers" in found:
             return "a store refuses to write to several servers"
         if "metadata-lock" in found:

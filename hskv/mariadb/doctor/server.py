@@ -71,6 +71,11 @@ def logins(sql: SqlLogin) -> list[dict[str, Any]]:
     ]
 
 
+def is_away(error: Exception) -> bool:
+    """Whether an error of PyMySQL says that there is no server."""
+    return bool(error.args) and error.args[0] in (2002, 2003)
+
+
 def refusal(error: Exception, sql: Mapping[str, Any]) -> Finding:
     """The finding of an SQL server that cannot be had. `sql` is how it was to be reached."""
     number, *words = error.args

@@ -21,7 +21,7 @@ from .target import Target
 _MANY_ROWS: Final = 10_000
 _GRACE_MS: Final = 60_000
 _CANARY_SECONDS: Final = 60.0
-# How long a replica may take to have a row.
+# How long a replica may take to have a row, if max_lag allows it.
 _REPLICATION_SECONDS: Final = 3.0
 _POLL_SECONDS: Final = 0.02
 _CLOCK_SECONDS: Final = 0.5
@@ -57,7 +57,8 @@ def canary_findings(
 def _sees(client: Client, address: Address, table: Table, row_key: bytes) -> bool:
     """Whether a row comes to be seen at a read port; at once where it writes to the same server."""
     settings = client.settings
-    deadline = monotonic() + (settings.writes == "sql") * _REPLICATION_SECONDS
+    lag = min(settings.max_lag, _REPLICATION_SECONDS) if settings.writes == "sql" else 0.0
+    deadline = monotonic() + lag
     alone = replace(settings, readers=(address,), writers=(), sql=None)
     with Client.from_settings(alone) as reader:
         index = reader.open(
