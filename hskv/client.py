@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic, sleep
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from .exceptions import (
     AuthenticationError,
@@ -22,6 +22,7 @@ from .exceptions import (
     TableNotFoundError,
     TransactionAbortedError,
 )
+from .observed import RequestInfo, tell
 from .sql import SqlClient
 from .transport.address import Address, Secret, SecretSource, Settings, load_settings
 from .transport.channel import Channel, Index
@@ -51,30 +52,6 @@ _MODIFY_OPERATIONS: Final = ("U", "D", "+", "-")
 _MAX_INDEXES: Final = 1000
 _CHANNEL_LIFETIME_SECONDS: Final = 3600.0
 _PEEK_BEFORE_READS_AFTER_SECONDS: Final = 1.0
-
-
-class RequestInfo(NamedTuple):
-    """What `on_request` is told of each exchange with a server, the repeated attempts included.
-
-    `operation` is find, insert, modify or pipeline (of several `requests`), `table` that of the
-    first. `seconds` passed, waiting for a channel included. `bytes_sent` are those of the
-    requests, `bytes_received` those of the values. `error` is the exception that was raised, or
-    the first one in a pipeline; None where all went well.
-
-    >>> seen = []
-    >>> with hskv.connect(url, on_request=seen.append) as watched:
-    ...     watched.get("a")
-    >>> seen[0].operation, seen[0].table, seen[0].error
-    ('find', 'kv', None)
-    """
-
-    operation: str
-    table: str
-    seconds: float
-    bytes_sent: int
-    bytes_received: int
-    requests: int
-    error: BaseException | None
 
 
 class Client:
@@ -427,11 +404,7 @@ class Client:
             error = failed
             raise
         finally:
-            seconds = monotonic() - began
-            try:
-                on_request(_info(calls, effect, replies, seconds, error))
-            except Exception:  # noqa: BLE001 it must not undo the request
-                _log.exception("on_request raised an exception")
+            tell(on_request, _info(calls, effect, replies, monotonic() - began, error))
         return replies
 
     def _call_many(self, calls: Sequence[tuple[Index, bytes]], effect: Effect) -> list[Reply]:

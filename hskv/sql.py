@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic, sleep
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .exceptions import (
     ConnectionError,
@@ -16,12 +16,13 @@ from .exceptions import (
     ReadOnlyError,
     ValueTooLargeError,
 )
+from .observed import RequestInfo, tell
 from .transport.address import Settings
 from .transport.endpoint import Address
 from .transport.pool import ChannelPool
 from .transport.retry import Effect, failure, pauses, repeatable
 from .transport.sql_address import SqlLogin
-from .transport.sql_channel import Result, SqlChannel
+from .transport.sql_channel import Result, SqlChannel, State
 from .transport.sql_errors import DEADLOCKS, ELSEWHERE
 from .transport.sql_servers import SqlServers
 
@@ -30,16 +31,19 @@ _log = logging.getLogger("hskv")
 _CONNECTION_LIFETIME_SECONDS: Final = 3600.0
 _DEADLOCK_ATTEMPTS: Final = 10
 _DEADLOCK_PAUSE_SECONDS: Final = 0.005
+# Each is committed by itself, which takes its time.
+_MOST_STATEMENTS: Final = 50
 # What stands in a network packet beside the statements.
 _PACKET_HEAD: Final = 16
 
 
 class Statement(NamedTuple):
-    """What is atomic by itself, committed at once. `results` are those its text gives, in all."""
+    """What is atomic by itself, committed at once. `results` are those its text gives."""
 
     text: bytes
     effect: Effect
     results: int = 1
+    table: str = ""
 
 
 Answer = Sequence[Result] | OperationalError
@@ -58,6 +62,11 @@ class SqlClient:
         except ImportError as error:
             raise ImportError("sql= needs PyMySQL: pip install 'hskv[sql]'") from error
         self._timeout = settings.timeout
+        self._on_request = settings.on_request
+        self.facts: dict[bytes, Any] = {}
+        """What is known of tables, by name."""
+        self.passed: set[tuple[bytes, bool]] = set()
+        """Which tables HandlerSocket may read, or (True) write too."""
         self.servers = SqlServers([_pool(settings, login, address) for address in login.hosts])
 
     def run(self, statements: Sequence[Statement]) -> list[Answer]:
@@ -71,7 +80,7 @@ class SqlClient:
         answers: list[Answer] = []
         attempts = _Attempts(monotonic() + self._timeout)
         while len(answers) < len(statements):
-            rest = statements[len(answers) :]
+            rest = statements[len(answers) : len(answers) + _MOST_STATEMENTS]
             effect = _effect(rest)
             began = monotonic()
             try:
@@ -83,32 +92,62 @@ class SqlClient:
             answers += results
             if refused is not None and not attempts.again(refused, effect, began):
                 answers.append(refused)
+            elif refused is None:
+                attempts = _Attempts(monotonic() + self._timeout)
         return answers
+
+    def state(self) -> State:
+        """What the server that is written to says of itself; it is asked when it is connected."""
+        channel = self.servers.acquire()
+        self.servers.release(channel)
+        return channel.state
 
     def _exchange(
         self, statements: Sequence[Statement], effect: Effect, deadline: float
     ) -> tuple[list[Answer], OperationalError | None]:
         """One attempt, of as many statements as fit; what was answered, and by what it ended."""
+        began = monotonic()
+        answers: list[Answer] = []
+        error: BaseException | None = None
+        try:
+            answers, error = self._attempt(statements, effect, deadline)
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            if self._on_request is not None:
+                tell(self._on_request, _info(statements, answers, monotonic() - began, error))
+        return answers, error
+
+    def _attempt(
+        self, statements: Sequence[Statement], effect: Effect, deadline: float
+    ) -> tuple[list[Answer], OperationalError | None]:
         channel = self.servers.acquire()
         try:
             sent = _fitting(statements, channel.state.max_packet)
-            packet = b";".join(statement.text for statement in sent)
-            count = sum(statement.results for statement in sent)
+        except ValueTooLargeError:
+            self.servers.release(channel)
+            raise
+        try:
+            packet = b";".join([statement.text for statement in sent])
+            count = sum([statement.results for statement in sent])
             results, refused = channel.run(packet, count, deadline)
         except BaseException as error:
-            self.servers.discard(channel, error)
-            reported = failure(error, effect)
+            reported = self._lost(channel, error, effect)
             if reported is error:
                 raise
             raise reported from error
         if refused is not None and not isinstance(refused, OperationalError):
-            self.servers.discard(channel, refused)
-            raise failure(refused, effect)
+            raise self._lost(channel, refused, effect)
         if refused is not None and refused.code in ELSEWHERE:
             self.servers.refused(channel)
         else:
             self.servers.release(channel)
         return _by_statement(sent, results), refused
+
+    def _lost(self, channel: SqlChannel, error: BaseException, effect: Effect) -> BaseException:
+        self.servers.discard(channel, error)
+        return failure(error, effect)
 
 
 class _Attempts:
@@ -195,3 +234,26 @@ def _told(
             f"a part of the writes was done, the rest was not: read the rows again ({error})"
         )
     return error
+
+
+def _info(
+    statements: Sequence[Statement],
+    answers: Sequence[Answer],
+    seconds: float,
+    error: BaseException | None,
+) -> RequestInfo:
+    first = statements[0]
+    operation = "pipeline"
+    if len(statements) == 1:
+        inserts = first.text.startswith(b"INSERT")
+        operation = "find" if first.effect is Effect.READ else "insert" if inserts else "modify"
+    results = [result for answer in answers if isinstance(answer, list) for result in answer]
+    return RequestInfo(
+        operation=operation,
+        table=first.table,
+        seconds=seconds,
+        bytes_sent=sum(len(statement.text) for statement in statements),
+        bytes_received=sum(len(cell or b"") for one in results for row in one.rows for cell in row),
+        requests=len(statements),
+        error=error,
+    )

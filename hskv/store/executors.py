@@ -1,12 +1,15 @@
 """Which executor carries out which verb: HandlerSocket's, SQL's, or each its part."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from ..client import Client, Row
 from ..exceptions import UnsupportedError
+from ..sql import SqlClient
 from ..transport.address import Settings
 from ..transport.primary import NotByHandlerSocketError
+from .guard import GuardedExecutor, check_handlersocket
 from .handlersocket import HandlerSocketExecutor
 from .mapped import MappedExecutor, StoreExecutor
 from .sql import SqlExecutor
@@ -87,13 +90,15 @@ def store_executor(
     settings = client.settings
     _check_servers(settings)
     if settings.writes == "handlersocket":
-        return _mapped(HandlerSocketExecutor(client, table), table, key_type)
+        alone = _mapped(HandlerSocketExecutor(client, table), table, key_type)
+        return _guarded(alone, client, table, key_type) if client.sql else alone
     writer = _mapped(_by_sql(client, table, key_type), table, key_type)
     if settings.reads == "sql":
         return writer
     primary = client.of_primary() if (read or settings.read or "primary") == "primary" else None
     reader = _mapped(HandlerSocketExecutor(primary or client, table), table, key_type)
-    return DividedExecutor(PrimaryReader(reader, writer) if primary else reader, writer)
+    divided = DividedExecutor(PrimaryReader(reader, writer) if primary else reader, writer)
+    return _guarded(divided, client, table, key_type)
 
 
 def _check_servers(settings: Settings) -> None:
@@ -105,11 +110,23 @@ def _check_servers(settings: Settings) -> None:
         )
 
 
+def _guarded(
+    executor: StoreExecutor, client: Client, table: Table, key_type: type
+) -> StoreExecutor:
+    sql, text = _sql_of(client, table, key_type)
+    writes = client.settings.writes == "handlersocket"
+    return GuardedExecutor(executor, partial(check_handlersocket, sql, text, writes=writes))
+
+
 def _by_sql(client: Client, table: Table, key_type: type) -> SqlExecutor:
+    return SqlExecutor(*_sql_of(client, table, key_type))
+
+
+def _sql_of(client: Client, table: Table, key_type: type) -> tuple[SqlClient, SqlText]:
     database = table.database or client.settings.database
     if client.sql is None or not database:
         raise ValueError("no database is named, in the URL or here")
-    return SqlExecutor(client.sql, SqlText(table, database, number_keys=key_type is int))
+    return client.sql, SqlText(table, database, number_keys=key_type is int)
 
 
 def _mapped(
@@ -117,4 +134,7 @@ def _mapped(
 ) -> StoreExecutor:
     if table.whole and key_type is not int:
         return executor
-    return MappedExecutor(executor, table, number_keys=key_type is int)
+    # Of two keys that are the same to the column one would overwrite the other.
+    exact = bool(table.byte_exact) or key_type is int
+    takes_updates = exact and isinstance(executor, SqlExecutor)
+    return MappedExecutor(executor, table, key_type is int, takes_updates=takes_updates)

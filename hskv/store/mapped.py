@@ -76,11 +76,15 @@ class StoreExecutor(Executor, Protocol):
 class MappedExecutor:
     """Carries out verbs on a table that has not every column, through an executor that needs them.
 
-    Raises KeyMismatchError where the server answered for another key than was asked.
+    `takes_updates` where it carries out `Updates` without the columns that lack. Raises
+    KeyMismatchError where the server answered for another key than was asked.
     """
 
-    def __init__(self, inner: Executor, table: Table, number_keys: bool) -> None:
+    def __init__(
+        self, inner: Executor, table: Table, number_keys: bool, *, takes_updates: bool = False
+    ) -> None:
         self._inner = inner
+        self._takes_updates = takes_updates
         self._lacks = {column for column in COLUMNS if not getattr(table, column)}
         self._exact = bool(table.byte_exact) or number_keys
         self._number_keys = number_keys
@@ -124,9 +128,12 @@ class MappedExecutor:
 
     def execute(self, verbs: Sequence[Verb]) -> list[Outcome]:
         """Carry out verbs in one packet; errors of the server are outcomes."""
-        if isinstance(verbs[0], (Updates, Inserts)):
-            verbs = each(verbs[0])
+        first = verbs[0]
+        if isinstance(first, (Updates, Inserts)):
+            verbs = each(first)
         self._look_first(verbs)
+        if isinstance(first, Updates) and self._takes_updates:
+            return self._inner.execute([first])
         outcomes: list[Outcome | None] = [self._known(verb) for verb in verbs]
         sent = [verb for verb, outcome in zip(verbs, outcomes, strict=True) if outcome is None]
         replies = iter(self._inner.execute([self._reduced(verb) for verb in sent]) if sent else ())

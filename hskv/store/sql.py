@@ -1,7 +1,7 @@
 """Executor: verbs as SQL statements, each a transaction of its own, on the primary."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..exceptions import DuplicateKeyError, OperationalError
 from ..sql import SqlClient, Statement
@@ -81,6 +81,8 @@ class SqlExecutor:
         """
         first = verbs[0]
         if isinstance(first, (Updates, Inserts)):
+            if isinstance(first, Updates) and self._has_one_unique_index():
+                return self._store(first)
             verbs = each(first)
         last = len(verbs) - 1
         statements = [self._statement(verb, number < last) for number, verb in enumerate(verbs)]
@@ -95,6 +97,18 @@ class SqlExecutor:
             return self._text.insert_unless(verb)
         return BUILDERS[type(verb)](self._text, verb)
 
+    def _store(self, verb: Updates) -> list[Outcome]:
+        """Store the rows in one statement, those that were not there too."""
+        (answer,) = self._client.run([self._text.store(verb.rows)])
+        if isinstance(answer, OperationalError):
+            # One by one, since it may be against one of them alone.
+            return self.execute(each(verb))
+        return [1] * len(verb.rows)
+
+    def _has_one_unique_index(self) -> bool:
+        facts = table_facts(self._client, self._text)
+        return facts is not None and facts.unique_indexes == 1
+
     def _found(self, verb: Find) -> Found:
         return self._one(self._text.find(verb))[0].rows  # type: ignore[return-value]
 
@@ -103,6 +117,28 @@ class SqlExecutor:
         if isinstance(answer, OperationalError):
             raise answer
         return answer
+
+
+class TableFacts(NamedTuple):
+    """What information_schema says of a table."""
+
+    kind: bytes
+    engine: bytes
+    options: bytes
+    unique_indexes: int
+
+
+def table_facts(client: SqlClient, text: SqlText) -> TableFacts | None:
+    """The facts of a table, None where there is none. One round trip, once for a client."""
+    facts: TableFacts | None = client.facts.get(text.table_name)
+    if facts is None:
+        (answer,) = client.run([text.facts()])
+        if isinstance(answer, OperationalError):
+            raise answer
+        for kind, engine, options, unique in answer[0].rows:
+            facts = TableFacts(kind or b"", engine or b"", options or b"", int(unique or 0))
+            client.facts[text.table_name] = facts
+    return facts
 
 
 def _rows(verb: Verb, results: Sequence[Result]) -> Outcome:

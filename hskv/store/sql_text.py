@@ -4,6 +4,7 @@ All values stand in the text as literals that mean the same whatever the server'
 in hexadecimal, or quoted, where only the quote and the backslash are special.
 """
 
+from binascii import hexlify
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -32,14 +33,15 @@ from .verbs import (
 DUPLICATE: Final = 2**64 - 59
 # Longer ones are quoted: twice the bytes would come near to max_allowed_packet.
 _LONGEST_HEX: Final = 1024
-# The end of a range where there is none: behind every key of bytes, and every integer.
-_BEHIND_ALL: Final = b"\xff" * 1024
+# The end of a range where there is none: behind every key.
+_BEHIND_BYTES: Final = b"\xff" * 1024
+_BEHIND_TEXT: Final = "\U0010ffff".encode() * 256
 
 
 def literal(value: bytes) -> bytes:
     """Bytes as a literal of a binary string."""
     if len(value) <= _LONGEST_HEX:
-        return b"x'%b'" % value.hex().encode()
+        return b"x'%b'" % hexlify(value)
     return b"_binary'%b'" % value.replace(b"\\", b"\\\\").replace(b"'", b"\\'")
 
 
@@ -52,26 +54,54 @@ class SqlText:
     """The statements of one table. `number_keys` where the key column is an integer."""
 
     def __init__(self, table: Table, database: str, *, number_keys: bool) -> None:
-        self._table = b"%b.%b" % (quoted(table.database or database), quoted(table.name))
+        owner = table.database or database
+        self._table = b"%b.%b" % (quoted(owner), quoted(table.name))
+        self._name = table.name
+        self._at = (owner.encode(), table.name.encode())
         self._names = {
             column: quoted(name) for column in COLUMNS if (name := getattr(table, column))
         }
         self._number_keys = number_keys
         # A literal of bytes would be compared without the index of a column of text.
-        self._key_prefix = b"" if table.byte_exact else b"_utf8mb4 "
+        self._exact = number_keys or table.byte_exact
+        self._key_prefix = b"" if self._exact else b"_utf8mb4 "
         self._columns = tuple(self._names)
+        self._whole = table.whole and not number_keys
         self._insert = b"INSERT INTO %b (%b) VALUES " % (self._table, self._list(self._columns))
         self._key = self._names["key"]
 
+    @property
+    def table_name(self) -> bytes:
+        """The table, as it is named in statements."""
+        return self._table
+
+    def facts(self) -> Statement:
+        """What information_schema says: type, engine, options, number of unique indexes."""
+        at = tuple(map(literal, self._at))
+        text = (
+            b"SELECT table_type, engine, create_options, (SELECT COUNT(DISTINCT index_name) FROM"
+            b" information_schema.statistics WHERE table_schema = %b AND table_name = %b AND"
+            b" non_unique = 0) FROM information_schema.tables WHERE table_schema = %b AND"
+            b" table_name = %b" % (*at, *at)
+        )
+        return self._statement(text, Effect.READ)
+
     def find(self, verb: Find) -> Statement:
         """Of `Find`."""
+        if not self._exact and len(verb.keys) > 1:
+            return self._find_each(verb)
         text = b"SELECT %b FROM %b WHERE %b%b" % (
             self._list(verb.columns),
             self._table,
             self._keys(verb.keys),
             self._and(verb.where),
         )
-        return Statement(text, Effect.READ)
+        return self._statement(text, Effect.READ)
+
+    def _find_each(self, verb: Find) -> Statement:
+        """Of `Find`, where two keys may be the same to the column: a row for each that has one."""
+        selects = [self.find(verb._replace(keys=(key,))).text for key in verb.keys]
+        return self._statement(b" UNION ALL ".join(selects), Effect.READ)
 
     def scan(self, verb: Scan) -> Statement:
         """Of `Scan`."""
@@ -83,11 +113,11 @@ class SqlText:
             self._key,
             verb.limit,
         )
-        return Statement(text, Effect.READ)
+        return self._statement(text, Effect.READ)
 
     def insert(self, verb: Insert) -> Statement:
         """Of `Insert`, as the last of its packet: a duplicate is an error."""
-        return Statement(self._insert + self._row(verb.row), Effect.WRITE_ROW)
+        return self._statement(self._insert + self._row(verb.row), Effect.WRITE_ROW)
 
     def insert_unless(self, verb: Insert) -> Statement:
         """Of `Insert` in front of others, which an error would keep from being carried out.
@@ -100,7 +130,7 @@ class SqlText:
             self._row(verb.row),
             *(key, DUPLICATE, key, key),
         )
-        return Statement(text, Effect.WRITE_ROW)
+        return self._statement(text, Effect.WRITE_ROW)
 
     def store(self, rows: Sequence[Cells]) -> Statement:
         """Of many rows, whatever was there. For a table without another unique index."""
@@ -110,9 +140,10 @@ class SqlText:
             if column != "key"
         )
         # In one order, since two that lock rows crosswise would be undone and done again.
-        values = b",".join(map(self._row, sorted(rows)))
+        ordered = sorted(rows)
+        values = b",".join(_whole(ordered) if self._whole else map(self._row, ordered))
         text = b"%b%b ON DUPLICATE KEY UPDATE %b" % (self._insert, values, changes)
-        return Statement(text, Effect.WRITE_ROW)
+        return self._statement(text, Effect.WRITE_ROW)
 
     def update(self, verb: Update) -> Statement:
         """Of `Update`."""
@@ -121,8 +152,9 @@ class SqlText:
         changes = b", ".join(
             b"%b = %b" % (self._names[column], self._cell(column, cell))
             for column, cell in zip(verb.columns, verb.cells, strict=True)
+            if column in self._names
         )
-        return Statement(self._changing(changes, verb.key, verb.where), Effect.WRITE_ROW)
+        return self._statement(self._changing(changes, verb.key, verb.where), Effect.WRITE_ROW)
 
     def add(self, verb: Add) -> Statement:
         """Of `Add` to several columns: the old numbers are kept in variables, and read."""
@@ -132,7 +164,7 @@ class SqlText:
             for number, (column, delta) in enumerate(zip(verb.columns, verb.deltas, strict=True))
         )
         text = self._changing(changes, verb.key, verb.where)
-        return Statement(text + _variables(len(verb.columns)), Effect.WRITE_ROW, 2)
+        return self._statement(text + _variables(len(verb.columns)), Effect.WRITE_ROW, 2)
 
     def count(
         self, key: bytes, where: Where, columns: Sequence[Column], deltas: Sequence[int]
@@ -146,7 +178,7 @@ class SqlText:
         )
         for column, delta in zip(columns[1:], deltas[1:], strict=True):
             changes += b", %b = %b + (%d)" % (self._names[column], self._names[column], delta)
-        return Statement(self._changing(changes, key, where), Effect.WRITE_ROW)
+        return self._statement(self._changing(changes, key, where), Effect.WRITE_ROW)
 
     def delete(self, verb: Delete) -> Statement:
         """Of `Delete`."""
@@ -178,6 +210,9 @@ class SqlText:
         where = b"%b <= %d%b" % (expires, verb.before, self._and(verb.where))
         return self._delete(where, b" ORDER BY %b LIMIT %d" % (expires, verb.limit), ())
 
+    def _statement(self, text: bytes, effect: Effect, results: int = 1) -> Statement:
+        return Statement(text, effect, results, self._name)
+
     def _update_returning(self, verb: Update) -> Statement:
         # The old cells go into variables before the first column is set: assignments are made
         # from left to right. The sum is never negative.
@@ -191,7 +226,7 @@ class SqlText:
         for name, cell in others:
             changes += b", %b = %b" % (name, cell)
         text = self._changing(changes, verb.key, verb.where)
-        return Statement(text + _variables(len(names)), Effect.WRITE_ROW, 2)
+        return self._statement(text + _variables(len(names)), Effect.WRITE_ROW, 2)
 
     def _changing(self, changes: bytes, key: bytes, where: Where) -> bytes:
         conditions = self._key_literal(key) + self._and(where)
@@ -201,7 +236,7 @@ class SqlText:
         text = b"DELETE FROM %b WHERE %b%b" % (self._table, where, order)
         if returning:
             text += b" RETURNING " + self._list(returning)
-        return Statement(text, Effect.WRITE)
+        return self._statement(text, Effect.WRITE)
 
     def _list(self, columns: Sequence[Column]) -> bytes:
         return b", ".join(self._names[column] for column in columns)
@@ -233,7 +268,9 @@ class SqlText:
         )
 
     def _behind_all(self) -> bytes:
-        return b"9223372036854775807" if self._number_keys else literal(_BEHIND_ALL)
+        if self._number_keys:
+            return b"9223372036854775807"
+        return self._key_literal(_BEHIND_BYTES if self._exact else _BEHIND_TEXT)
 
     def _and(self, where: Where) -> bytes:
         return b"".join(b" AND " + self._condition(one) for one in where)
@@ -244,6 +281,14 @@ class SqlText:
             one.operation.encode(),
             self._cell(one.column, one.value),
         )
+
+
+def _whole(rows: Sequence[Cells]) -> list[bytes]:
+    """Rows of every column, made quick."""
+    return [
+        b"(x'%b',%b,%d,%d,%d,%d)" % (hexlify(key), literal(value), number, kind, version, expires)
+        for key, value, number, kind, version, expires in rows
+    ]
 
 
 def _variables(count: int) -> bytes:

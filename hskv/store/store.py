@@ -64,6 +64,8 @@ _KEYS_PER_REQUEST: Final = 1000
 _PAGE_BYTES: Final = 1 << 20
 # What comes behind small values may be large ones: more rows would save little.
 _PAGE_ROWS: Final = 128
+_CHECKS: Final = 20
+_CHECK_AGAIN_SECONDS: Final = 0.05
 _CULL_EVERY_WRITES: Final = 100
 _CULL_AGAIN_WRITES: Final = 10
 _CULL_ROWS: Final = 20
@@ -840,14 +842,25 @@ class KeyValueStore(TableMapping[K, V]):
         row = Row(canary, b"canary", 0, Kind.BYTES, version, expires_ms(self._clock, 60.0))
         self._do(Insert(row))
         try:
-            rows = cast(Found, self._do(Find((canary,), ("key", "value"))))
+            seen = self._sees(canary, b"canary")
         finally:
             self._do(Delete((canary,)))
-        if [tuple(found) for found in rows] != [(canary, b"canary")]:
+        if not seen:
             raise OperationalError(
                 "the read port does not see what the write port wrote: do both belong to the same "
                 "server, and is autocommit=1 there?"
             )
+
+    def _sees(self, row_key: bytes, value: bytes) -> bool:
+        """Whether reads give a value; a replica is waited for."""
+        for _ in range(_CHECKS):
+            rows = self._executor.find_value(row_key, now_ms(self._clock))
+            if [row[0] for row in rows] == [value]:
+                return True
+            if self.client.settings.writes != "sql":
+                break
+            time.sleep(_CHECK_AGAIN_SECONDS)
+        return False
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Counts of the connections: see `Client.stats`. No I/O.

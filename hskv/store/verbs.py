@@ -95,7 +95,8 @@ class Update(NamedTuple):
 class Updates(NamedTuple):
     """Set every column but the key of many rows, each by itself: an `Update` of each.
 
-    The one verb of its packet, whose outcomes are those of the rows.
+    The one verb of its packet, whose outcomes are those of the rows. An executor that can make a
+    row that is not there in the same step does so, and says 1: what follows is its `Insert` anyway.
     """
 
     rows: Sequence[Cells]

@@ -7,9 +7,9 @@ from ..exceptions import (
     ColumnNotFoundError,
     DuplicateKeyError,
     HandlerSocketError,
+    IndexedConnectionError,
     LockTimeoutError,
     OperationalError,
-    OutcomeUnknownError,
     ReadOnlyError,
     RecoverableConnectionError,
     TableNotFoundError,
@@ -60,11 +60,11 @@ def refusal(number: int, message: str) -> HandlerSocketError:
     """The exception for an error that the server answered with.
 
     Of a statement that was certainly not carried out an OperationalError, or, where another server
-    is to be asked, RecoverableConnectionError; OutcomeUnknownError where it may be done.
+    is to be asked, RecoverableConnectionError; IndexedConnectionError where it may be done.
     """
     words = f"the server said {number}: {message}"
     if number in _ENDING:
-        return OutcomeUnknownError(f"the server ended the connection meanwhile; {words}")
+        return IndexedConnectionError(f"the server ended the connection meanwhile; {words}")
     if number == 1047:
         return RecoverableConnectionError(
             f"the Galera node has no majority, or is joining; {words}"

@@ -236,6 +236,7 @@ class TestCull:
             assert rows() == 1_061
             assert store.purge_expired() == 60
 
+    @pytest.mark.handlersocket("SQL culls without an index")
     def test_a_cull_that_fails_does_no_harm_to_the_write(
         self, hskv_server: PrivateServer, run_sql: Sql, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -125,6 +125,16 @@ CALLS: Final[dict[str, tuple[str, Callable[[Store], Any]]]] = {
 }
 
 
+RAW = ("find", "modify", "manager")
+NO_DEFAULT = ("columns that it is told to leave", "another index")
+
+
+def marked(name: str, names: tuple[str, ...], reason: str) -> Any:
+    """A parameter, for stores by HandlerSocket alone where it is one of these."""
+    marks = [pytest.mark.handlersocket(reason)] if name in names else []
+    return pytest.param(name, marks=marks)
+
+
 @pytest.fixture(scope="module")
 def stores(hskv_server: PrivateServer, run_sql: Sql) -> Iterator[dict[str, Store]]:
     """A store on each of the tables."""
@@ -153,7 +163,7 @@ def opened(stores: dict[str, Store], run_sql: Sql) -> Callable[[str], Store]:
 
 
 class TestMissingColumns:
-    @pytest.mark.parametrize("call", CALLS)
+    @pytest.mark.parametrize("call", [marked(call, RAW, "it is raw") for call in CALLS])
     @pytest.mark.parametrize("lacks", TABLES)
     def test_they_switch_off_just_what_needs_them(
         self, opened: Callable[[str], Store], lacks: str, call: str
@@ -493,6 +503,7 @@ class TestKeysThatAreTakenForOthers:
             assert store.pop("foo ") == b"foo "
             assert len(store) == 4
 
+    @pytest.mark.handlersocket("SQL cuts no key: it does not find it, and does not store it")
     def test_a_key_that_the_column_cuts_is_never_answered_for(
         self, make: Callable[[str], str], connection: Any, hskv_server: PrivateServer
     ) -> None:
@@ -743,7 +754,9 @@ class TestInspection:
         with pytest.raises(hskv.UnsupportedError, match="value 'v'"):
             inspect_table(connection, name)
 
-    @pytest.mark.parametrize("case", ACCEPTED)
+    @pytest.mark.parametrize(
+        "case", [marked(case, NO_DEFAULT, "SQL fills none") for case in ACCEPTED]
+    )
     def test_a_table_that_fits_is_described_as_it_is_and_works(
         self,
         make: Callable[[str], str],
@@ -796,6 +809,7 @@ class TestInspection:
             inspect_table(connection, "kv", colour="c")
 
 
+@pytest.mark.handlersocket("the raw API")
 class TestTheTableItself:
     @pytest.fixture
     def named(
@@ -902,6 +916,7 @@ class TestCheck:
         with hskv.connect(url, **secrets) as store, pytest.raises(hskv.ReadOnlyError):
             store.check()
 
+    @pytest.mark.handlersocket("its two ports")
     def test_the_read_port_of_another_server(
         self, hskv_server: PrivateServer, other_server: PrivateServer, run_sql: Sql
     ) -> None:
@@ -925,6 +940,7 @@ class TestCheck:
         ):
             store.check()
 
+    @pytest.mark.handlersocket("SQL names no index, and has a password")
     def test_a_wrong_name_or_secret(self, hskv_server: PrivateServer) -> None:
         wrong: list[tuple[Table, type[Exception]]] = [
             (Table("missing"), hskv.TableNotFoundError),
