@@ -29,5 +29,12 @@ def url(hskv_server: PrivateServer) -> Iterator[str]:
 
 
 @pytest.fixture
+def hskv_store(hskv_server: PrivateServer) -> Iterator[KeyValueStore[str, Any]]:
+    with KeyValueStore[str, Any](hskv_server.url) as store:
+        store.modify(">=", [""], "D", limit=2**32 - 1)
+        yield store
+
+
+@pytest.fixture
 def region(hskv_store: KeyValueStore[str, Any], url: str) -> Any:
     return region_of(url=url)
