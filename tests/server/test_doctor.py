@@ -122,7 +122,12 @@ class TestFromNothing:
 
     def test_nobody_listens_and_sql_is_not_there_to_ask(self, well: Patient) -> None:
         well.restart(**PLAIN)
+        unseen = well.examine(by_sql=False).unseen
+        assert {"bind-address", "secret-empty", "table-missing", "column-missing"} <= set(unseen)
+        assert "port-refused" not in unseen
         treated(well, "port-refused", by_sql=False)
+        unseen = well.examine(by_sql=False).unseen
+        assert {"bind-address", "secret-empty", "column-missing"}.isdisjoint(unseen)
 
     def test_ports_that_are_not_set(self, well: Patient) -> None:
         well.restart(handlersocket_port=None, handlersocket_port_wr=None)

@@ -3,7 +3,7 @@
 docs/doctor.md has the same list, and a test compares them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -35,20 +35,29 @@ class Need(StrEnum):
 
 
 class Entry(NamedTuple):
-    """What is known of a finding beforehand. `page` is a file in docs/."""
+    """What is known of a finding beforehand. `page` is a file in docs/.
+
+    `needs` are what it takes to see it, or each of `instead`.
+    """
 
     severity: Severity
     why: str
     page: str
     needs: frozenset[Need]
+    instead: frozenset[Need]
+
+    def is_seen(self, lacking: Collection[Need]) -> bool:
+        """Whether it can be seen where something is lacking."""
+        ways = [self.needs, *[self.instead] * bool(self.instead)]
+        return any(way.isdisjoint(lacking) for way in ways)
 
 
-def _problem(why: str, page: str, *needs: Need) -> Entry:
-    return Entry(Severity.PROBLEM, why, page, frozenset(needs))
+def _problem(why: str, page: str, *needs: Need, instead: Collection[Need] = ()) -> Entry:
+    return Entry(Severity.PROBLEM, why, page, frozenset(needs), frozenset(instead))
 
 
-def _warning(why: str, page: str, *needs: Need) -> Entry:
-    return Entry(Severity.WARNING, why, page, frozenset(needs))
+def _warning(why: str, page: str, *needs: Need, instead: Collection[Need] = ()) -> Entry:
+    return Entry(Severity.WARNING, why, page, frozenset(needs), frozenset(instead))
 
 
 _SERVER: Final = "docs/server.md"
@@ -79,6 +88,8 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         "Who reaches the ports and has the secret owns every database; one byte stops a listener "
         "before any login.",
         _SECURITY,
+        Need.SQL,
+        instead=[Need.PORTS],
     ),
     "port-refused": _problem("Nothing listens where the URL says.", _SERVER),
     "port-silent": _problem(
@@ -92,6 +103,7 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
     "ports-crossed": _problem(
         "The read port refuses writes; reads on the write port lock rows and wait for all writers.",
         _SERVER,
+        Need.PORTS,
     ),
     "ports-of-two-servers": _problem(
         "What is written to one server is not read from the other.", _REPLICATION, Need.TABLE
@@ -112,14 +124,16 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
     # Secrets.
     "secret-wrong": _problem("The server lets in nobody without its secret.", _SERVER),
     "secret-empty": _problem(
-        "Whoever reaches the port needs no secret, and owns every database.", _SECURITY
+        "Whoever reaches the port needs no secret, and owns every database.", _SECURITY, Need.PORTS
     ),
     "secret-random": _warning(
         "The server makes up another secret at each start, and the clients are locked out.",
         _SERVER,
         Need.SQL,
     ),
-    "secret-weak": _warning("The server lets anybody try secrets as fast as they can.", _SECURITY),
+    "secret-weak": _warning(
+        "The server lets anybody try secrets as fast as they can.", _SECURITY, Need.PORTS
+    ),
     # Settings.
     "threads-write": _warning(
         "Writers take turns all the same, and lose the commit that they would share.",
@@ -191,7 +205,7 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         Need.SQL,
     ),
     # The table.
-    "table-missing": _problem("A store needs its table.", _SERVER),
+    "table-missing": _problem("A store needs its table.", _SERVER, Need.SQL, Need.SELECT),
     "table-view": _problem(
         "The server crashes when HandlerSocket opens a view.", _SECURITY, Need.SQL, Need.SELECT
     ),
@@ -231,7 +245,13 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         Need.SQL,
         Need.SELECT,
     ),
-    "column-missing": _problem("A store uses every column that its Table has.", _TABLES),
+    "column-missing": _problem(
+        "A store uses every column that its Table has.",
+        _TABLES,
+        Need.SQL,
+        Need.SELECT,
+        instead=[Need.TABLE],
+    ),
     "column-generated": _problem(
         "HandlerSocket writes wrong values into generated columns and their indexes.",
         _TABLES,
@@ -255,7 +275,11 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         "NULL compares below every number, and counts as no change.", _TABLES, Need.SQL, Need.SELECT
     ),
     "key-index": _problem(
-        "Without a unique index on the key alone there can be two rows of one key.", _SERVER
+        "Without a unique index on the key alone there can be two rows of one key.",
+        _SERVER,
+        Need.SQL,
+        Need.SELECT,
+        instead=[Need.TABLE],
     ),
     "key-type": _problem(
         "The server answers for another key: by case, by spaces at the end, by number.",
@@ -279,7 +303,11 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         "Other types clip numbers, and times, in silence.", _TABLES, Need.SQL, Need.SELECT
     ),
     "expires-index": _warning(
-        "Without an index on expires nothing frees the space of expired rows.", _SERVER
+        "Without an index on expires nothing frees the space of expired rows.",
+        _SERVER,
+        Need.SQL,
+        Need.SELECT,
+        instead=[Need.TABLE],
     ),
     "expires-index-descending": _problem(
         "By an index in descending order a purge would delete live rows.",

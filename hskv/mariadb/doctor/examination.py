@@ -86,7 +86,7 @@ class _Examination:
             if server.is_on("read_only") and number < len(servers):
                 server.connection.close()
                 continue
-            self._server = server
+            self._server, self._is_down = server, False
             del self.report.lacking[Need.SQL]
             return server.connection
         if servers:

@@ -15,7 +15,7 @@ class Where(StrEnum):
     SQL = "sql"
     """To be run as an administrator; what changes a table waits until its clients are drained."""
     URL = "url"
-    """The URL to use instead; *** stands for the secrets, which are left out."""
+    """The URL to use instead; three asterisks stand for the secrets, which are left out."""
     SHELL = "shell"
     """A command."""
 
@@ -87,7 +87,7 @@ class Report:
         return [
             name
             for name, entry in CATALOGUE.items()
-            if name not in found and not entry.needs.isdisjoint(self.lacking)
+            if name not in found and not entry.is_seen(self.lacking)
         ]
 
     def why_not(self, need: str) -> str | None:

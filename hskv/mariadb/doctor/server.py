@@ -12,7 +12,6 @@ from .findings import Finding, Mend, Where
 
 _VARIABLES: Final = (
     "autocommit",
-    "hostname",
     "innodb_flush_log_at_trx_commit",
     "innodb_lock_wait_timeout",
     "innodb_rollback_on_timeout",
@@ -22,10 +21,6 @@ _VARIABLES: Final = (
     "read_only",
     "wsrep_on",
 )
-
-
-# No such user, a wrong password, from this host, or for this database.
-_DENIED: Final = (1044, 1045, 1049, 1130, 1698)
 
 
 class Variable(NamedTuple):
@@ -80,11 +75,13 @@ def refusal(error: Exception, sql: Mapping[str, Any]) -> Finding:
     """The finding of an SQL server that cannot be had. `sql` is how it was to be reached."""
     number, *words = error.args
     what = f"{_name(sql)}: {words[0] if words else number}"
-    mend = Mend(Where.SHELL, "systemctl start mariadb")
-    if number in _DENIED:
-        place = "localhost" if "unix_socket" in sql else f"{sql.get('host')}:{sql.get('port')}"
-        mend = Mend(Where.URL, f"mysql://{sql.get('user')}:***@{place}/")
-    return Finding("sql-refused", what, (mend,))
+    if is_away(error):
+        return Finding("sql-refused", what, (Mend(Where.SHELL, "systemctl start mariadb"),))
+    place, path = f"{sql.get('host')}:{sql.get('port', 3306)}/", sql.get("unix_socket")
+    place = f"localhost/?unix_socket={path}" if path else place
+    return Finding(
+        "sql-refused", what, (Mend(Where.URL, f"mysql://{sql.get('user')}:***@{place}"),)
+    )
 
 
 def _name(sql: Mapping[str, Any]) -> str:

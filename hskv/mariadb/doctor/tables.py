@@ -23,7 +23,7 @@ from .server import Server
 from .target import Target
 
 _STATISTICS: Final = ("mysql", "innodb_table_stats")
-
+_LONGEST_STATEMENT: Final = 200
 # SQL does all of what these are about.
 _NO_FAULTS_BY_SQL: Final = (
     "table-view",
@@ -160,8 +160,7 @@ def waiting_statements(server: Server) -> Iterator[Finding]:
     )
     if rows:
         number, milliseconds, statement = rows[0]
-        what = (
-            f"{len(rows)} statements wait, for {milliseconds / 1000:.0f} s this one: "
-            f"{' '.join(str(statement).split())}"
-        )
+        others = f" (and {len(rows) - 1} behind it)" * (len(rows) > 1)
+        text = " ".join(str(statement).split())[:_LONGEST_STATEMENT]
+        what = f"for {milliseconds / 1000:.0f} s this has waited for a table{others}: {text}"
         yield Finding("metadata-lock", what, (Mend(Where.SQL, f"KILL {number}"),))
