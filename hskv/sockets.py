@@ -238,7 +238,7 @@ class HandlerSocket:
 
     def after_fork(self) -> None:
         """In a child: another thread may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self.client!r}, {len(self._indexes)} indexes>"

@@ -96,7 +96,7 @@ class Lease:
 
     def after_fork(self) -> None:
         """In a child: the lease is its parent's, if anybody's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._held: _Held | None = None
         self._stop = threading.Event()
 

@@ -8,8 +8,13 @@ An interrupt (KeyboardInterrupt, or what another thread throws) may strike betwe
 even between the loan of a channel and the `try` of the borrower. So nothing counts what it lent:
 a place is taken as long as there is somebody who has it, and what an interrupt left behind is free
 when Python has deleted it.
+
+A signal handler, or the `__del__` of what Python deletes, may call the pool while its own thread
+has the lock: so that can be taken again by whoever has it, and `_serve` knows when it is called
+from within itself.
 """
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -91,6 +96,7 @@ class ChannelPool(Generic[ChannelT]):
         self.closed = False
         self._places = size
         self._refuses = False
+        self._serving = False
         self._connects = self._timeouts = 0
         self._reset()
         renew_after_fork(self)
@@ -173,10 +179,19 @@ class ChannelPool(Generic[ChannelT]):
     def purge(self) -> None:
         """Close every channel, those in use when they come back; later requests connect anew."""
         with self._lock:
+            while not self._all_expire():
+                pass
+        self.drop_idle()
+
+    def _all_expire(self) -> bool:
+        """Mark the channels, to be closed when they come back; False where one came meanwhile."""
+        try:
             for one in self._taken:
                 if not isinstance(one, _Waiter):
                     one.expires = 0.0
-        self.drop_idle()
+        except RuntimeError:
+            return False
+        return True
 
     def drain(self, timeout: float, *, refuse: bool = False) -> bool:
         """Close all channels, those in use when they come back, and open none until `resume`.
@@ -237,9 +252,9 @@ class ChannelPool(Generic[ChannelT]):
                 raise PoolTimeoutError("the client is drained for maintenance: try again later")
             self._waiters.append(waiter)
         try:
-            self._serve()
-            while not waiter.wait(min(deadline - monotonic(), _LOOK_SECONDS)):
-                self._serve()
+            self._serve(waiter)
+            while not waiter.wait(min(deadline - monotonic(), self._look_after())):
+                self._serve(waiter)
                 if monotonic() >= deadline:
                     break
             if not self._leave(waiter):
@@ -258,22 +273,41 @@ class ChannelPool(Generic[ChannelT]):
             "or pool_timeout, or look for slow requests"
         )
 
-    def _serve(self) -> None:
+    def _look_after(self) -> float:
+        # Who is called from within `_serve` is told by nobody.
+        return _POLL_SECONDS if self._serving else _LOOK_SECONDS
+
+    def _serve(self, caller: _Waiter[ChannelT] | None = None) -> None:
         """Hand what is free to those who wait, first come first served."""
         with self._lock:
-            while self._waiters:
-                waiter = self._waiters[0]
-                if not waiter.served and not self._given(waiter):
-                    return
-                self._waiters.popleft()
+            if self._serving:
+                self._serve_within(caller)
+                return
+            try:
+                self._serving = True
+                while self._waiters:
+                    waiter = self._waiters[0]
+                    if not waiter.served and not self._given(waiter):
+                        return
+                    self._waiters.popleft()
+            finally:
+                self._serving = False
 
-    def _given(self, waiter: _Waiter[ChannelT]) -> bool:
+    def _serve_within(self, caller: _Waiter[ChannelT] | None) -> None:
+        """What interrupted `_serve` in this thread cannot wait for it to go on: it comes first.
+
+        One place is left to what was interrupted, which may have found it free.
+        """
+        if caller is not None and not caller.served and self._given(caller, spared=1):
+            self._waiters.remove(caller)
+
+    def _given(self, waiter: _Waiter[ChannelT], spared: int = 0) -> bool:
         """Give an idle channel, or the place for a new one; False when there is neither."""
         channel = None
         try:
             channel = self._idle.pop()
         except IndexError:
-            if len(self._taken) >= self._places and not self.closed:
+            if len(self._taken) + spared >= self._places and not self.closed:
                 return False
             self._taken.add(waiter)
         waiter.give(channel)
@@ -282,7 +316,7 @@ class ChannelPool(Generic[ChannelT]):
     def _leave(self, waiter: _Waiter[ChannelT]) -> bool:
         """Take a waiter out of the queue; False when it has been served already."""
         with self._lock:
-            if waiter in self._waiters:
+            with contextlib.suppress(ValueError):
                 self._waiters.remove(waiter)
             return not waiter.served
 
@@ -340,7 +374,8 @@ class ChannelPool(Generic[ChannelT]):
         self._serve()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._serving = False
         # Who has a place: channels, and those of the waiters that are to connect one.
         self._taken: WeakSet[ChannelT | _Waiter[ChannelT]] = WeakSet()
         self._idle: deque[ChannelT] = deque()

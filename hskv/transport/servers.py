@@ -153,7 +153,7 @@ class Servers:
 
     def after_fork(self) -> None:
         """In a child: another thread may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def _member(self, channel: Channel) -> _Member:
         member = self._by_pool.get(id(channel.holder))

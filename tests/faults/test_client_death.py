@@ -435,6 +435,64 @@ class TestSignalled:
         assert took < allowed + 1, f"{took:.1f} s"
 
 
+CALLING = """
+import json, random, signal, sys, threading, time, hskv
+
+url = sys.argv[1]
+calls, wrong, until = 0, [], time.monotonic() + 3
+
+def ask(number):
+    if store.get(f"own{number}") != number:
+        wrong.append(number)
+
+def interrupt(number, frame):
+    global calls
+    calls += 1
+    try:
+        ask(9)
+    except hskv.PoolTimeoutError:
+        pass
+    if time.monotonic() < until:
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0002, 0.002))
+
+def work(number):
+    while time.monotonic() < until:
+        try:
+            ask(number)
+        except hskv.PoolTimeoutError:
+            pass
+
+with hskv.connect(url, pool_size=3, pool_timeout=0.5) as store:
+    for number in range(10):
+        store[f"own{number}"] = number
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+    work(8)
+    for thread in threads:
+        thread.join()
+    print(json.dumps([calls, wrong, store.stats()["read"]]))
+"""
+
+
+class TestCallingFromASignalHandler:
+    def test_is_answered_or_told_in_time_wherever_it_strikes(
+        self, hskv_store: Store, hskv_server: PrivateServer, run: Any
+    ) -> None:
+        """Its own thread may have a lock of the pool, and would wait for itself for ever."""
+        began = time.monotonic()
+        said, complaint = run(CALLING, hskv_server.url).end()
+        assert time.monotonic() - began < 20
+        assert complaint == ""
+        calls, wrong, stats = json.loads(said)
+        assert calls > 20
+        assert wrong == []
+        assert stats["size"] == stats["idle"]
+        assert stats["waiting"] == 0
+
+
 LEAVING = """
 import os, sys, threading, hskv
 

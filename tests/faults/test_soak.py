@@ -31,6 +31,13 @@ CHANNELS = 8
 GROWTH_KILOBYTES = 6_000
 
 
+@pytest.fixture(scope="session")
+def hskv_server(hskv_server: PrivateServer) -> Iterator[PrivateServer]:
+    """One whose writers wait for as long as a test has SQL hold a row."""
+    with PrivateServer(options={"innodb_lock_wait_timeout": 20}) as server:
+        yield server
+
+
 class Size(NamedTuple):
     """What a process holds."""
 

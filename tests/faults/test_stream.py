@@ -300,6 +300,13 @@ def test_a_reply_of_another_number_of_columns_is_no_answer(
     right_afterwards(bench)
 
 
+def test_a_damaged_byte_of_a_value_is_seen_by_nobody(bench: Bench, figures: Figures) -> None:
+    warmed(bench, get)
+    seen = under(bench, "read", garbled(len("0\t3\t"), 0x15), get, figures)
+    assert seen == "z" + ALPHA[1:]
+    right_afterwards(bench)
+
+
 NUMBERS: list[tuple[str, str, Call, int]] = [
     ("ttl", "read", lambda b: b.store.ttl("session"), 6),
     ("get_versioned", "read", lambda b: b.store.get_versioned("beta"), 10),

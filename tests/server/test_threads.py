@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import pymysql
+import pytest
 
 import hskv
 from hskv import KeyValueStore, exceptions
@@ -37,6 +38,13 @@ def eventually(true: Callable[[], bool]) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.001)
+
+
+@pytest.fixture(scope="session")
+def hskv_server(hskv_server: PrivateServer) -> Iterator[PrivateServer]:
+    """One whose writers wait for as long as a test has SQL hold a row."""
+    with PrivateServer(options={"innodb_lock_wait_timeout": 20}) as server:
+        yield server
 
 
 @contextmanager

@@ -37,6 +37,13 @@ def test_every_test_that_a_promise_names_is_there() -> None:
     assert missing == []
 
 
+def test_every_promise_names_a_test() -> None:
+    table = PROMISES.partition("| operation |")[2].partition("\n\n")[0]
+    lines = table.splitlines()[2:]
+    assert len(lines) > 20
+    assert [line for line in lines if not re.search(r"`[a-z/]+/test_\w+\.py::\w+` \|$", line)] == []
+
+
 def test_every_file_that_a_page_names_is_there() -> None:
     for page in pages():
         for name in re.findall(r"`((?:tests|tools|examples)/[\w./]+)`", page.read_text()):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from hskv.exceptions import ConnectionError as HskvConnectionError
+from hskv.exceptions import PoolTimeoutError
 from hskv.transport import pool as pool_module
 from hskv.transport.pool import ChannelPool
 
@@ -145,6 +146,54 @@ def test_who_waits_long_looks_for_places_that_are_free_without_a_sign(
     del lent
     borrower.join(5)
     assert fake_server.made == [borrower.outcome]
+
+
+@pytest.mark.parametrize("another_comes_back", [False, True])
+def test_a_call_from_within_a_release_is_answered_in_time(
+    pool: ChannelPool[Any], another_comes_back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a signal handler, whose thread has the pool's lock."""
+    one, other = two_of(pool)
+    borrower = Borrower(pool)
+    give, outcomes = pool_module._Waiter.give, []
+
+    def interrupted(waiter: Any, channel: Any) -> None:
+        monkeypatch.setattr(pool_module._Waiter, "give", give)
+        if another_comes_back:
+            threading.Thread(target=pool.release, args=(other,), daemon=True).start()
+        try:
+            outcomes.append(pool.acquire())
+        except PoolTimeoutError:
+            outcomes.append(None)
+        give(waiter, channel)
+
+    monkeypatch.setattr(pool_module._Waiter, "give", interrupted)
+    monkeypatch.setattr(pool, "_timeout", 5.0 if another_comes_back else 0.1)
+    began = time.monotonic()
+    pool.release(one)
+    assert time.monotonic() - began < 2
+    assert outcomes == [other if another_comes_back else None]
+    assert borrower.result() is one
+    consistent(pool, 2)
+
+
+def test_a_channel_that_comes_while_all_are_told_to_end_is_told_too(
+    pool: ChannelPool[Any],
+) -> None:
+    class Interrupting(FakeChannel):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "expires" and value == 0.0 and len(lent) == 1:
+                lent.append(pool.acquire())
+
+    lent: list[Any] = []
+    pool._connect = Interrupting
+    lent.append(pool.acquire())
+    pool.purge()
+    assert [channel.expires for channel in lent] == [0.0, 0.0]
+    for channel in lent:
+        pool.release(channel)
+    consistent(pool, 0)
 
 
 def test_what_an_orphan_was_given_is_not_put_back(pool: ChannelPool[Any]) -> None:
