@@ -198,15 +198,13 @@ class Client:
     def stats(self) -> dict[str, dict[str, int]]:
         """Counts of the channels to the "read" and the "write" side: see `ChannelPool.stats`.
 
-        With `sql` also of its connections, which are also those of a side that goes by SQL.
+        A side that goes by SQL has the connections to SQL, which both may share.
         """
-        counts = {"read": self._reader.stats(), "write": self._writer.stats()}
-        if self.sql:
-            counts["sql"] = self.sql.servers.stats()
-            for name, by in (("read", self.settings.reads), ("write", self.settings.writes)):
-                if by == "sql":
-                    counts[name] = counts["sql"]
-        return counts
+        by_sql = self.sql.servers.stats() if self.sql else {}
+        return {
+            "read": by_sql if self.settings.reads == "sql" else self._reader.stats(),
+            "write": by_sql if self.settings.writes == "sql" else self._writer.stats(),
+        }
 
     def open(
         self,

@@ -48,8 +48,9 @@ def _leave_out(item: pytest.Item) -> None:
     """Skip what speaks of HandlerSocket itself, in a run of stores that go by SQL."""
     mark = item.get_closest_marker("handlersocket")
     reason = mark.args[0] if mark else None
-    if "relay" in getattr(item, "fixturenames", ()):
-        reason = "the relay speaks HandlerSocket"
+    for fixture, why in (("relay", "the relay speaks HandlerSocket"), ("client", "the raw API")):
+        if fixture in getattr(item, "fixturenames", ()):
+            reason = why
     if reason:
         item.add_marker(pytest.mark.skip(reason=reason))
 

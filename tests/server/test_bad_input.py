@@ -64,6 +64,7 @@ class TestBadValues:
                 call("before", ttl=ttl)
 
 
+@pytest.mark.handlersocket("its secrets")
 class TestBadLogin:
     @pytest.mark.parametrize("secret", [None, "wrong", ""])
     def test_a_wrong_secret_or_none(
@@ -119,6 +120,7 @@ class TestBadNames:
         ):
             store.get("a")
 
+    @pytest.mark.handlersocket("SQL names no index")
     def test_a_missing_index(self, survivor: Store, hskv_server: PrivateServer) -> None:
         with (
             KeyValueStore(hskv_server.url, Table(index="missing")) as store,
@@ -139,6 +141,7 @@ class TestBadNames:
             assert store["a"] == 1
 
 
+@pytest.mark.handlersocket("the raw API")
 class TestBadRequests:
     def test_an_operator_not_on_the_list(self, survivor: Store) -> None:
         client = survivor.client

@@ -190,6 +190,7 @@ def test_channels_idle_for_long_enough_to_be_looked_at_first_are_found_alive_aft
     assert connects(crowded) == opened
 
 
+@pytest.mark.handlersocket("it counts the channels of two ports")
 def test_a_child_keeps_no_copy_of_the_channels(hskv_server: PrivateServer) -> None:
     others = sockets()
     with hskv.connect(hskv_server.url, pool_size=4) as store:
@@ -361,6 +362,7 @@ def test_a_child_forked_while_the_client_is_drained_opens_nothing_until_it_resum
         assert store["a"] == 2
 
 
+@pytest.mark.handlersocket("by SQL writes wait for the connections of reads, and are refused")
 def test_a_fork_while_a_drain_waits_for_requests_delays_neither_side(
     crowded: Store, hskv_server: PrivateServer
 ) -> None:

@@ -48,6 +48,7 @@ def begun() -> None:
 
 
 class TestMaking:
+    @pytest.mark.handlersocket("it looks at the path of a socket")
     @pytest.mark.parametrize("tcp", [False, True])
     def test_limits_finds_it_by_its_scheme(self, tcp: bool, hskv_server: PrivateServer) -> None:
         url = "hskv://127.0.0.1:1,2/d" if tcp else hskv_server.url

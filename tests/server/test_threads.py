@@ -216,6 +216,7 @@ def test_one_that_gives_up_waiting_leaves_the_order_of_those_behind_it(
         assert all_is_given_back(store)
 
 
+@pytest.mark.handlersocket("by SQL reads and writes share their connections")
 def test_readers_need_not_wait_for_writers(hskv_server: PrivateServer, hskv_store: Store) -> None:
     with hskv.connect(hskv_server.url, pool_size=2, pool_timeout=5) as store:
         store["n"] = 0

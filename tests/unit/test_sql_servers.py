@@ -1,0 +1,160 @@
+"""The policy by which the server to write to is found, with connections that are scripted."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from hskv.exceptions import ConnectionError, PoolTimeoutError
+from hskv.transport.pool import ChannelPool
+from hskv.transport.sql_channel import State
+from hskv.transport.sql_servers import SqlServers
+
+
+class FakeServer:
+    """A server that may be down, read-only, or without a majority; it counts who looks at it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.down = self.read_only = False
+        self.ready = True
+        self.looks = 0
+
+    def connect(self) -> Any:
+        if self.down:
+            raise ConnectionError(f"{self.name} is down")
+        return FakeConnection(self)
+
+
+class FakeConnection:
+    holder: object = None
+    expires = float("inf")
+    timeout = 1.0
+
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.address = server.name
+        self.last_used = 0.0
+        self.look(0.0)
+
+    def look(self, deadline: float) -> State:
+        if self.server.down:
+            raise ConnectionError(f"{self.server.name} went down")
+        self.server.looks += 1
+        self.looked = float("inf")
+        self.state = State(self.server.read_only, self.server.ready, False, False, True, 1 << 24)
+        return self.state
+
+    def close(self) -> None:
+        pass
+
+    def gone(self) -> bool:
+        return self.server.down
+
+
+@pytest.fixture
+def fakes() -> list[FakeServer]:
+    return [FakeServer(name) for name in ("one", "two", "three")]
+
+
+@pytest.fixture
+def servers(fakes: list[FakeServer]) -> SqlServers:
+    pools: list[Any] = [
+        ChannelPool[Any](fake.connect, size=2, timeout=0.1, peek_after=0.0) for fake in fakes
+    ]
+    return SqlServers(pools)
+
+
+def where(servers: SqlServers) -> str:
+    channel: Any = servers.acquire()
+    servers.release(channel)
+    return str(channel.address)
+
+
+def test_the_first_that_can_be_written_to_is_taken_and_kept(
+    fakes: list[FakeServer], servers: SqlServers
+) -> None:
+    fakes[0].read_only = True
+    assert [where(servers), where(servers)] == ["two", "two"]
+    fakes[0].read_only = False
+    assert where(servers) == "two", "there is no reason to change"
+
+
+def test_a_promotion_is_followed_once_a_write_was_refused(
+    fakes: list[FakeServer], servers: SqlServers
+) -> None:
+    assert where(servers) == "one"
+    fakes[0].read_only = True
+    channel: Any = servers.acquire()
+    assert channel.address == "one", "nothing has told of it yet"
+    servers.refused(channel)
+    assert where(servers) == "two"
+
+
+@pytest.mark.parametrize("trouble", ["down", "not ready"])
+def test_a_server_that_is_lost_is_left(
+    fakes: list[FakeServer], servers: SqlServers, trouble: str
+) -> None:
+    assert where(servers) == "one"
+    fakes[0].down, fakes[0].ready = trouble == "down", False
+    servers.refused(servers.acquire()) if trouble == "not ready" else None
+    fakes[1].read_only = True
+    assert where(servers) == "three"
+
+
+def test_a_connection_is_asked_again_after_a_second(
+    fakes: list[FakeServer], servers: SqlServers
+) -> None:
+    channel = servers.acquire()
+    channel.looked = 0.0
+    servers.release(channel)
+    before, fakes[0].read_only = fakes[0].looks, True
+    assert where(servers) == "two"
+    assert fakes[0].looks == before + 1
+
+
+def test_where_none_can_be_written_to_it_says_why_of_each(
+    fakes: list[FakeServer], servers: SqlServers
+) -> None:
+    fakes[0].down = fakes[1].read_only = True
+    fakes[2].ready = False
+    with pytest.raises(ConnectionError, match="one is down; two is read-only; three has no maj"):
+        servers.acquire()
+    fakes[0].down = False
+    assert where(servers) == "one"
+    assert servers.stats()["idle"] == 3
+
+
+def test_a_full_pool_is_no_reason_to_write_elsewhere(servers: SqlServers) -> None:
+    lent = [servers.acquire(), servers.acquire()]
+    with pytest.raises(PoolTimeoutError):
+        servers.acquire()
+    for channel in lent:
+        servers.release(channel)
+
+
+def test_a_server_alone_is_not_asked(fakes: list[FakeServer]) -> None:
+    fakes[0].read_only = True
+    pool: Any = ChannelPool[Any](fakes[0].connect, size=1, timeout=0.1)
+    servers = SqlServers([pool])
+    assert where(servers) == "one"
+    assert servers.acquire().state.read_only
+
+
+def test_what_was_not_lent_is_not_taken_back(servers: SqlServers, fakes: list[FakeServer]) -> None:
+    with pytest.raises(RuntimeError, match="not on loan"):
+        servers.release(fakes[0].connect())
+
+
+@pytest.mark.parametrize("do", [SqlServers.purge, lambda servers: servers.drain(1.0)])
+def test_all_pools_are_purged_and_drained(
+    servers: SqlServers, do: Callable[[SqlServers], Any]
+) -> None:
+    where(servers)
+    do(servers)
+    servers.resume()
+    assert servers.stats()["size"] == 0
+    servers.close()
+    assert servers.closed
+    with pytest.raises(ConnectionError, match="closed"):
+        servers.acquire()
