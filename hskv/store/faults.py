@@ -107,19 +107,7 @@ def _numbers(schema: TableSchema, table: Table) -> Iterator[Fault]:
 def _inserts(schema: TableSchema, table: Table) -> Iterator[Fault]:
     """What SQL sees to when a row is inserted, and HandlerSocket does not."""
     for name, column in schema.columns.items():
-        drop = _alter(table, f"DROP COLUMN {quoted(name)}")
-        extra = column.extra.upper()
-        if "GENERATED" in extra:
-            why = f"HandlerSocket corrupts its generated column {name!r}"
-            yield Fault("column-generated", why, drop)
-        elif "AUTO_INCREMENT" in extra:
-            why = f"the server gives out numbers for {name!r} (AUTO_INCREMENT)"
-            plain = _alter(table, f"MODIFY {_plain(name, column)}")
-            yield Fault("column-auto-increment", why, plain)
-        elif name not in table.columns() and _evaluated(column):
-            why = f"HandlerSocket does not evaluate the default of its column {name!r}"
-            plain = _alter(table, f"MODIFY {_plain(name, column)}")
-            yield Fault("column-default", why, plain)
+        yield from _inserted(name, column, table)
     for name in schema.triggers:
         owner = f"{quoted(table.database)}." if table.database else ""
         why = f"it has a trigger {name!r}, which HandlerSocket ignores"
@@ -130,6 +118,20 @@ def _inserts(schema: TableSchema, table: Table) -> Iterator[Fault]:
             change = f"MODIFY {_plain(name, schema.columns[name])}"
         why = f"it has a CHECK {name!r}, which HandlerSocket ignores"
         yield Fault("table-check", why, _alter(table, change))
+
+
+def _inserted(name: str, column: ColumnSchema, table: Table) -> Iterator[Fault]:
+    """What SQL would put into a column."""
+    extra, plain = column.extra.upper(), _alter(table, f"MODIFY {_plain(name, column)}")
+    if "GENERATED" in extra:
+        why = f"HandlerSocket corrupts its generated column {name!r}"
+        yield Fault("column-generated", why, _alter(table, f"DROP COLUMN {quoted(name)}"))
+    elif "AUTO_INCREMENT" in extra:
+        why = f"the server gives out numbers for {name!r} (AUTO_INCREMENT)"
+        yield Fault("column-auto-increment", why, plain)
+    elif name not in table.columns() and _evaluated(column):
+        why = f"HandlerSocket does not evaluate the default of its column {name!r}"
+        yield Fault("column-default", why, plain)
 
 
 def _evaluated(column: ColumnSchema) -> bool:
