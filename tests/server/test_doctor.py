@@ -127,7 +127,7 @@ class TestFromNothing:
         assert "port-refused" not in unseen
         treated(well, "port-refused", by_sql=False)
         unseen = well.examine(by_sql=False).unseen
-        assert {"bind-address", "secret-empty", "column-missing"}.isdisjoint(unseen)
+        assert {"bind-address", "secret-empty", "column-missing", "table-view"}.isdisjoint(unseen)
 
     def test_ports_that_are_not_set(self, well: Patient) -> None:
         well.restart(handlersocket_port=None, handlersocket_port_wr=None)

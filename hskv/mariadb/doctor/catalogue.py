@@ -91,7 +91,10 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         Need.SQL,
         instead=[Need.PORTS],
     ),
-    "port-refused": _problem("Nothing listens where the URL says.", _SERVER),
+    "port-refused": _problem(
+        "Nothing listens where the URL says: MariaDB does not run, or was not told to listen there.",
+        _SERVER,
+    ),
     "port-silent": _problem(
         "A listener that accepts and never answers was stopped (a byte Q, a KILL of its thread), "
         "and comes back with a restart only.",
@@ -205,15 +208,22 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         Need.SQL,
     ),
     # The table.
-    "table-missing": _problem("A store needs its table.", _SERVER, Need.SQL, Need.SELECT),
+    "table-missing": _problem(
+        "A store needs its table.", _SERVER, Need.SQL, Need.SELECT, instead=[Need.TABLE]
+    ),
     "table-view": _problem(
-        "The server crashes when HandlerSocket opens a view.", _SECURITY, Need.SQL, Need.SELECT
+        "The server crashes when HandlerSocket opens a view.",
+        _SECURITY,
+        Need.SQL,
+        Need.SELECT,
+        instead=[Need.TABLE],
     ),
     "table-partitioned": _problem(
         "The server crashes when HandlerSocket scans a partitioned table.",
         _SECURITY,
         Need.SQL,
         Need.SELECT,
+        instead=[Need.TABLE],
     ),
     "table-versioned": _problem(
         "HandlerSocket writes no history, and SQL does not see its rows.",
@@ -227,6 +237,7 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         _SERVER,
         Need.SQL,
         Need.SELECT,
+        instead=[Need.TABLE],
     ),
     "table-trigger": _problem(
         "HandlerSocket fires no trigger: what it keeps in step is wrong.",
