@@ -92,7 +92,8 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         instead=[Need.PORTS],
     ),
     "port-refused": _problem(
-        "Nothing listens where the URL says: MariaDB does not run, or was not told to listen there.",
+        "Nothing listens where the URL says: MariaDB does not run, or was not told to listen "
+        "there.",
         _SERVER,
     ),
     "port-silent": _problem(
