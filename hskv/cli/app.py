@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from ..transport.address import Settings, load_settings
+from ..transport.sql_address import SqlLogin, parse_sql_url
 from .exits import Exit, Failure
-from .sql import sql_login
+from .sql import pymysql_logins
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,9 +47,16 @@ class App:
         return url
 
     @property
+    def settings(self) -> Settings | None:
+        """What the URL says, None where none was given. Ends the command for a wrong one."""
+        url = self.given_url or os.environ.get("HSKV_URL")
+        with usage():
+            return load_settings(url) if url else None
+
+    @property
     def has_sql(self) -> bool:
         """Whether the command was told of SQL."""
-        return bool(self.given_sql or os.environ.get("HSKV_SQL"))
+        return self._sql_login is not None
 
     def store(self, *keys: bytes) -> "KeyValueStore[bytes, Any]":
         """A store of bytes keys on the server; close it.
@@ -70,18 +79,27 @@ class App:
             return Client(self.url, **options)
 
     def sql(self, **options: Any) -> Any:
-        """A PyMySQL connection, committed at once; close it. Ends the command without a URL."""
+        """A PyMySQL connection to the first SQL host, committed at once; close it."""
         import pymysql
 
-        return pymysql.connect(**self.sql_login(), autocommit=True, **options)
+        return pymysql.connect(**self.sql_logins()[0], autocommit=True, **options)
 
-    def sql_login(self) -> dict[str, Any]:
-        """Keyword arguments for `pymysql.connect`. Ends the command without a URL."""
-        url = self.given_sql or os.environ.get("HSKV_SQL")
-        if not url:
+    def sql_logins(self) -> list[dict[str, Any]]:
+        """Keyword arguments for `pymysql.connect`, of each SQL host. Ends the command without."""
+        login, settings = self._sql_login, self.settings
+        if login is None:
             raise Failure(_NO_SQL, Exit.USAGE)
         with usage():
-            return sql_login(url)
+            return pymysql_logins(login, settings.database if settings else None)
+
+    @property
+    def _sql_login(self) -> SqlLogin | None:
+        url = self.given_sql or os.environ.get("HSKV_SQL")
+        if not url:
+            settings = self.settings
+            return settings.sql if settings else None
+        with usage():
+            return parse_sql_url(url)
 
     @cached_property
     def console(self) -> "Console":

@@ -25,7 +25,7 @@ def url_options(command: _Command) -> _Command:
 
 def sql_options(command: _Command) -> _Command:
     """--sql and --sql-file: the same server by SQL."""
-    text = "mysql://USER:PASSWORD@HOST/DATABASE; else HSKV_SQL."
+    text = "SQL: mysql://USER:PASSWORD@HOST/; else HSKV_SQL."
     name = _option("--sql", _set_sql, metavar="URL", help=text)
     file = _option("--sql-file", _set_sql_file, type=_FILE, help="A file with that URL in it.")
     return name(file(command))  # type: ignore[no-any-return]

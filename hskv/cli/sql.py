@@ -1,31 +1,20 @@
-"""Where the SQL side of a server is, and how to log in to it."""
+"""How PyMySQL logs in to what the option `sql` of a URL names."""
 
-from typing import Any, Final
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any
 
-_FORM: Final = "the URL of SQL is mysql://USER:PASSWORD@HOST[:PORT]/[DATABASE][?unix_socket=PATH]"
+from ..transport.endpoint import Address
+from ..transport.sql_address import SqlLogin
 
 
-def sql_login(url: str) -> dict[str, Any]:
-    """Keyword arguments for `pymysql.connect`, from a URL.
+def pymysql_logins(login: SqlLogin, database: str | None) -> list[dict[str, Any]]:
+    """Keyword arguments for `pymysql.connect`, for each host. ValueError for a bad password."""
+    password = bytes(login.password.read() or b"")
+    who = {"user": login.user, "password": password, "database": database}
+    return [{**who, **_place(host)} for host in login.hosts]
 
-    Raises ValueError, whose message holds nothing of the URL.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 3306
-        options = dict(parse_qsl(parts.query, strict_parsing=True) if parts.query else ())
-    except ValueError:
-        raise ValueError(_FORM) from None
-    if parts.scheme != "mysql" or options.keys() - {"unix_socket"}:
-        raise ValueError(_FORM)
-    login: dict[str, Any] = {
-        "user": unquote(parts.username or ""),
-        "password": unquote(parts.password or ""),
-        "database": unquote(parts.path.strip("/")) or None,
-        **options,
-    }
-    return login if options else {**login, "host": parts.hostname or "localhost", "port": port}
+
+def _place(host: Address) -> dict[str, Any]:
+    return {"unix_socket": host.path} if host.path else {"host": host.host, "port": host.port}
 
 
 def holds_password(url: str) -> bool:

@@ -24,7 +24,7 @@ def kept_url(directory: Path) -> str:
 
 def kept_sql_url(directory: Path) -> str:
     """The URL of its SQL, as root; only its owner may enter the directory."""
-    return f"mysql://root@/hskv?unix_socket={quote(str(directory / 'sql.sock'))}"
+    return f"mysql+unix://root@{quote(str(directory / 'sql.sock'))}"
 
 
 _NAMES: Final = ("read.sock", "write.sock", "secret")
