@@ -82,7 +82,11 @@ class App:
         """A PyMySQL connection to the first SQL host, committed at once; close it."""
         import pymysql
 
-        return pymysql.connect(**self.sql_logins()[0], autocommit=True, **options)
+        return pymysql.connect(**self.sql_login(), autocommit=True, **options)
+
+    def sql_login(self) -> dict[str, Any]:
+        """Keyword arguments for `pymysql.connect`, of the first SQL host."""
+        return self.sql_logins()[0]
 
     def sql_logins(self) -> list[dict[str, Any]]:
         """Keyword arguments for `pymysql.connect`, of each SQL host. Ends the command without."""

@@ -14,6 +14,7 @@ from .options import json_option, sql_options, url_options
 # By name: the module, what it is called there, what it does. The module is imported when it runs.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "server": ("server", "server", "Run a private MariaDB, whose data stays."),
+    "init": ("init", "init", "Make the table, or print how."),
     "get": ("items", "get", "Print the value of a key."),
     "set": ("items", "set_", "Store a value."),
     "add": ("items", "add", "Store a value where the key is missing."),
@@ -26,6 +27,9 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "dump": ("dump", "dump", "Write all rows to a file."),
     "load": ("load", "load", "Store the rows of a dump."),
     "purge": ("table", "purge", "Remove expired rows."),
+    "stats": ("stats", "stats", "Count the rows, and what room they take."),
+    "bench": ("bench", "bench", "Measure this server, and what the store costs."),
+    "drain": ("drain", "drain", "Change the table while nobody has it open."),
     "doctor": ("doctor", "doctor", "Find what is wrong with the server, and what mends it."),
 }
 

@@ -61,7 +61,7 @@ def change_table(
 
 
 def _wait_until_unused(connection: Any, deadline: float) -> None:
-    while (count := _handlersocket_connections(connection)) > 0:
+    while (count := handlersocket_connections(connection)) > 0:
         if time.monotonic() > deadline:
             raise ClusterError(
                 f"{count} HandlerSocket connections are still open on {_name(connection)}: "
@@ -70,7 +70,8 @@ def _wait_until_unused(connection: Any, deadline: float) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def _handlersocket_connections(connection: Any) -> int:
+def handlersocket_connections(connection: Any) -> int:
+    """How many connections HandlerSocket has, by the list of processes; the user needs PROCESS."""
     threads = _rows(connection, "SELECT state FROM information_schema.processlist")
     found = (_CONNECTIONS.match(state or "") for (state,) in threads)
     return sum(int(match[1]) for match in found if match)

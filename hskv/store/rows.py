@@ -11,9 +11,10 @@ from . import plans
 from .keys import FIRST
 from .plans import Progress
 from .store import KeyValueStore, next_rows
-from .verbs import COLUMNS, Cells, Find, Found, Row, live
+from .verbs import COLUMNS, Cells, Column, Find, Found, Row, Scan, live
 
 _RESERVED: Final = b"\x00"
+_HEADS: Final = 1000
 
 Store = KeyValueStore[bytes, Any]
 
@@ -46,6 +47,18 @@ def row_pages(
     first = max(first, store._keys.prefix + start)
     for page in store._pages(COLUMNS, first, end, lambda page: next_rows(page, 1000)):
         yield [(cells[0][own:], *cells[1:]) for cells in page] if own else page
+
+
+def heads(store: Store) -> Iterator[Found]:
+    """Pages of (key, kind, expires) of every row of the table, also of those that have expired."""
+    start, after = _RESERVED, False
+    while True:
+        columns: tuple[Column, ...] = ("key", "kind", "expires")
+        page = cast(Found, store._do(Scan(start, None, columns, _HEADS, after=after)))
+        yield page
+        if len(page) < _HEADS:
+            return
+        start, after = page[-1][0], True
 
 
 def prefix_of(store: Store) -> bytes:

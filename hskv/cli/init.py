@@ -1,0 +1,88 @@
+"""`hskv init`: the table, and what the server must be told."""
+
+from contextlib import closing
+from typing import Any, Final
+
+import click
+
+from ..store.inspection import inspect_table
+from ..store.table import Table
+from .app import App
+from .options import json_option, sql_options, url_options
+
+_SETTINGS: Final = """\
+[mariadb]
+plugin_maturity = beta                    # HandlerSocket is beta; without this it is not loaded
+plugin_load_add = handlersocket
+handlersocket_address = 127.0.0.1         # left out, it listens on every interface
+handlersocket_port = 9998                 # to read; left out, it does not listen
+handlersocket_port_wr = 9999              # to write
+handlersocket_plain_secret = CHANGE-ME
+handlersocket_plain_secret_wr = CHANGE-ME-TOO
+handlersocket_threads = 16
+handlersocket_threads_wr = 1
+innodb_flush_log_at_trx_commit = 1        # 2: a crash of the machine may lose a second
+innodb_lock_wait_timeout = 1              # how long a write waits for a row that SQL has locked
+lock_wait_timeout = 10                    # ... for a table that SQL has locked; default: a day
+"""
+# A client that looks for a table which is not there keeps its name locked.
+_LOCK_SECONDS: Final = 10
+
+
+@click.command()
+@click.option("--database", metavar="NAME", help="The database; else that of the URL.")
+@click.option("--table", "name", metavar="NAME", help="The table; else that of the URL, or kv.")
+@click.option("--settings", is_flag=True, help="Print the settings for my.cnf alone.")
+@url_options
+@sql_options
+@json_option
+@click.pass_obj
+def init(app: App, database: str | None, name: str | None, settings: bool) -> None:
+    """Make the table by SQL, where that is named; else print what to do.
+
+    That is the statement that makes the table, and the lines of my.cnf that load HandlerSocket.
+    A table that is there already is looked at, and left.
+    """
+    url = app.settings
+    database = database or (url.database if url else None)
+    table = Table(name or (url.table if url else None) or "kv", database=database)
+    if settings:
+        click.echo(_SETTINGS, nl=False)
+    elif app.has_sql:
+        _make(app, table)
+    elif app.json:
+        app.emit({"sql": table.create_sql(), "my_cnf": _SETTINGS})
+    else:
+        click.echo(f"-- By SQL, or by hskv init --sql URL:\n{table.create_sql()};\n")
+        click.echo(f"# In my.cnf; then restart the server:\n{_SETTINGS}", nl=False)
+
+
+def _make(app: App, table: Table) -> None:
+    """Make the table, and its database, where they are not there."""
+    if table.database is None:
+        raise click.UsageError("in which database? Give --database, or a URL that names it")
+    import pymysql
+
+    login = {**app.sql_login(), "database": None}
+    with closing(pymysql.connect(**login, autocommit=True)) as connection:
+        made = _made(connection, table)
+        inspect_table(connection, table.name, database=table.database)
+    if app.json:
+        app.emit({"made": made, "database": table.database, "table": table.name})
+    else:
+        what = "was made" if made else "is there already, and fit for hskv"
+        click.echo(f"the table {table.name} in {table.database} {what}")
+
+
+def _made(connection: Any, table: Table) -> bool:
+    there = "SELECT 1 FROM information_schema.{} WHERE table_schema = %s AND table_name = %s"
+    with connection.cursor() as cursor:
+        if cursor.execute(there.format("tables"), (table.database, table.name)):
+            return False
+        cursor.execute(f"SET SESSION lock_wait_timeout = {_LOCK_SECONDS}")
+        if not cursor.execute(
+            "SELECT 1 FROM information_schema.schemata WHERE schema_name = %s", (table.database,)
+        ):
+            cursor.execute("CREATE DATABASE `{}`".format(str(table.database).replace("`", "``")))
+        cursor.execute(table.create_sql())
+    return True
