@@ -6,7 +6,7 @@ export VENV
 PYTHON_IN_VENV = $(VENV)/bin/python
 
 .PHONY: help setup demo demo-cluster test test-python test-cluster unit stress bench-setup bench \
-	bench-expiry bench-dogpile bench-limiter bench-staleness fuzz docs pictures lint types format ci \
+	bench-expiry bench-dogpile bench-limiter bench-staleness fuzz docs package pictures lint types format ci \
 	clean
 
 help: ## Show the targets
@@ -80,6 +80,10 @@ fuzz-codec: setup ## Feed bytes to hskv_fast, also under AddressSanitizer: ARGS=
 
 docs: setup ## Build the documentation into build/docs; warnings are errors
 	$(PYTHON_IN_VENV) -m sphinx -q -E -W --keep-going -d build/doctrees docs build/docs
+
+package: setup ## Build wheel and sdist, install them in every way, run the tests on the wheel
+	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -e '.[package]'
+	@$(PYTHON_IN_VENV) tools/package.py $(ARGS)
 
 pictures: setup ## Draw the pictures of the documentation anew
 	@$(PYTHON_IN_VENV) tools/pictures.py
