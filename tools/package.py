@@ -147,7 +147,7 @@ def refuse_half_wheels(scratch: Path, sdist: Path) -> None:
     """Where wheels are made, one that lacks the compiled codec must not come about."""
     command = (sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", scratch, sdist)
     try:
-        run(*command, CIBUILDWHEEL="1", **NO_COMPILER)
+        run(*command, where=scratch, CIBUILDWHEEL="1", **NO_COMPILER)
     except PackageError:
         print("  a wheel for others, no compiler: refused")
         return
