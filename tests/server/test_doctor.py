@@ -257,6 +257,19 @@ def a_long_way(port: int, seconds: float = 0.008) -> Iterator[int]:
     listener.close()
 
 
+class TestUnixSockets:
+    def test_a_server_on_unix_sockets(self, hskv_server: PrivateServer) -> None:
+        assert examine(hskv_server.url, hskv_server.sql).verdict == "healthy"
+
+    def test_a_path_where_nobody_listens(self, hskv_server: PrivateServer) -> None:
+        url = hskv_server.url.replace("/read.sock", "/nowhere.sock")
+        (finding,) = of(examine(url, hskv_server.sql), "port-refused")
+        (mend,) = finding.mend
+        url = mend.line.replace(":***@", f":{hskv_server.secret}@")
+        url = url.replace("write_secret=***", f"write_secret={hskv_server.write_secret}")
+        assert examine(url, hskv_server.sql).verdict == "healthy"
+
+
 class TestSecrets:
     @pytest.mark.parametrize("side", ["secret", "write_secret"])
     def test_a_wrong_secret(self, well: Patient, side: str) -> None:
