@@ -6,6 +6,7 @@ where wheels are made (CIBUILDWHEEL=1): a wheel must not lack it in silence.
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -27,7 +28,15 @@ class BuildOrTell(build_ext):
     def run(self) -> None:
         super().run()
         if not all(Path(self.get_ext_fullpath(one.name)).exists() for one in self.extensions):
-            print(NOTE, file=sys.stderr)
+            tell(NOTE)
+
+
+def tell(note: str) -> None:
+    """Say something to whoever installs: pip keeps what a build prints, so the terminal too."""
+    print(note, file=sys.stderr)
+    if not sys.stderr.isatty():
+        with suppress(OSError), Path("/dev/tty").open("w") as terminal:
+            print(note, file=terminal)
 
 
 # Not for the stable ABI (abi3): what it lacks makes a reply twice as dear to decode.
