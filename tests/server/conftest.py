@@ -13,6 +13,8 @@ import pytest
 
 from hskv.mariadb import PrivateServer
 
+from .cli import Shell
+
 Ask = Callable[[str], str]
 
 TABLES = """
@@ -138,3 +140,17 @@ def wr(dial: Callable[..., Wire], rows: None) -> Ask:
 def _opened(wire: Wire) -> Ask:
     assert set(wire.ask(INDEXES).split("\n")) == {"0 1"}
     return wire.ask
+
+
+@pytest.fixture
+def shell(
+    hskv_server: PrivateServer,
+    hskv_store: object,
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> Shell:
+    """Runs the command hskv, on an empty table."""
+    shell = Shell(monkeypatch, capsysbinary)
+    shell.export("HSKV_URL", hskv_server.url)
+    shell.export("HSKV_SQL", f"mysql+unix://root@{hskv_server.sql['unix_socket']}")
+    return shell

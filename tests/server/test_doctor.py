@@ -16,9 +16,10 @@ import pymysql
 import pytest
 
 import hskv
-from hskv.cli.sql import sql_login
+from hskv.cli.sql import pymysql_logins
 from hskv.mariadb import PrivateServer
 from hskv.mariadb.doctor import Report, examine
+from hskv.transport.sql_address import parse_sql_url
 
 from .patients import HANDLERSOCKET, Patient, ids, of
 
@@ -461,7 +462,7 @@ class TestCopies:
         well.client_url += f"&replica=127.0.0.1:{other._ports['read']}"
         report = well.examine()
         assert report.why_not("table") == "a store refuses to write to several servers"
-        well.login = sql_login(well.sql_url)
+        well.login = pymysql_logins(parse_sql_url(well.sql_url), None)[0]
         well.client_url += "&max_lag=0.1"
         treated(well, "several-servers")
         # The usual port, which only those who set it up know better.

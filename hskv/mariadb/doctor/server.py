@@ -77,11 +77,10 @@ def refusal(error: Exception, sql: Mapping[str, Any]) -> Finding:
     what = f"{_name(sql)}: {words[0] if words else number}"
     if is_away(error):
         return Finding("sql-refused", what, (Mend(Where.SHELL, "systemctl start mariadb"),))
-    place, path = f"{sql.get('host')}:{sql.get('port', 3306)}/", sql.get("unix_socket")
-    place = f"localhost/?unix_socket={path}" if path else place
-    return Finding(
-        "sql-refused", what, (Mend(Where.URL, f"mysql://{sql.get('user')}:***@{place}"),)
-    )
+    path, login = sql.get("unix_socket"), f"{sql.get('user')}:***"
+    place = f"{sql.get('host')}:{sql.get('port', 3306)}/"
+    url = f"mysql+unix://{login}@{path}" if path else f"mysql://{login}@{place}"
+    return Finding("sql-refused", what, (Mend(Where.URL, url),))
 
 
 def _name(sql: Mapping[str, Any]) -> str:
