@@ -5,7 +5,14 @@ VENV ?= .venv
 export VENV
 PYTHON_IN_VENV = $(VENV)/bin/python
 
-.PHONY: help setup demo demo-cluster test test-python test-cluster unit stress bench-setup bench \
+# The suite of the store, which runs in every mode; a short choice of it, by SQL, in `make test`.
+MODES ?= sql mixed replication galera
+STORE_TESTS = $(patsubst %,tests/server/test_%.py,store exchange counters batches scan cull \
+	computed stateful lease lease_races rate_limits rate_limit_promises limits mapped_tables \
+	concurrency bad_input hostile_input large_values threads forks)
+SQL_TESTS = $(patsubst %,tests/server/test_%.py,concurrency exchange counters cull)
+
+.PHONY: help setup demo demo-cluster test test-python test-modes test-cluster unit stress bench-setup bench \
 	bench-expiry bench-dogpile bench-limiter bench-staleness fuzz docs package pictures lint types format ci \
 	clean
 
@@ -26,6 +33,7 @@ test: setup ## Run the unit and server tests, with coverage
 	@rm -f .coverage .coverage.*
 	$(PYTHON_IN_VENV) -m coverage run -m pytest -m "not stress and not cluster" -n 3 \
 		--dist loadfile $(ARGS)
+	$(PYTHON_IN_VENV) -m coverage run -m pytest --hskv-mode=sql -n 3 --dist loadfile $(SQL_TESTS)
 	@$(PYTHON_IN_VENV) -m coverage combine --quiet
 	@$(PYTHON_IN_VENV) tools/coverage.py
 
@@ -36,12 +44,17 @@ test-python: setup ## Run the unit tests and faults with the codec in pure Pytho
 unit: setup ## Run the tests that need no server
 	$(PYTHON_IN_VENV) -m pytest -m unit $(ARGS)
 
+test-modes: setup ## Run the store's suite in other modes: MODES="sql mixed replication galera"
+	@for mode in $(MODES); do $(PYTHON_IN_VENV) -m pytest --hskv-mode=$$mode -n 2 --dist loadfile \
+		--timeout 120 $(STORE_TESTS) $(ARGS) || exit 1; done
+
 test-cluster: ## Run the tests on replicas and on Galera; installs galera-4 too
 	@tools/setup.sh galera-4 rsync
 	@rm -f .coverage .coverage.*
 	$(PYTHON_IN_VENV) -m coverage run -m pytest -m cluster $(ARGS)
 	@$(PYTHON_IN_VENV) -m coverage combine --quiet
 	@$(PYTHON_IN_VENV) tools/coverage.py cluster
+	@$(MAKE) --no-print-directory test-modes
 
 stress: ## Run the long tests; installs stunnel, redis and mariadb-backup too
 	@tools/setup.sh stunnel4 redis-server mariadb-backup

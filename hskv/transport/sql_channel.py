@@ -5,6 +5,7 @@ It speaks through PyMySQL, which is imported when the first connection is made.
 
 import random
 import select
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -45,7 +46,7 @@ _LOST: Final = 2013
 _GOODBYE_SECONDS: Final = 0.5
 _DEFAULT_MAX_PACKET: Final = 1 << 24
 
-Rows = list[tuple[bytes | None, ...]]
+Rows = Sequence[tuple[bytes | None, ...]]
 
 
 class Result(NamedTuple):
@@ -160,13 +161,13 @@ class SqlChannel:
             cursor.execute(statements)
             results.append(Result(cursor.fetchall(), cursor.rowcount, cursor.lastrowid))
             while len(results) < count:
-                cursor.nextset()
+                if not cursor.nextset():
+                    raise ValueError(f"{len(results)} results, not {count}")
                 results.append(Result(cursor.fetchall(), cursor.rowcount, cursor.lastrowid))
         except MySQLError as error:
-            refused = self._refusal(error) if self._connection.open else None
-            if refused is None:
+            if not self._connection.open:
                 raise self._lost(error) from error
-            return results, refused
+            return results, self._refusal(error)
         except Exception as error:
             self._sock.close()
             raise ProtocolError(
@@ -188,11 +189,8 @@ class SqlChannel:
             raise refused
         return results[0].rows
 
-    def _refusal(self, error: Exception) -> HandlerSocketError | None:
-        number, text = error.args[0], str(error.args[-1])
-        if not isinstance(number, int):
-            return None
-        refused = refusal(number, text)
+    def _refusal(self, error: Exception) -> HandlerSocketError:
+        refused = refusal(error.args[0], str(error.args[-1]))
         if not isinstance(refused, OperationalError):
             self._sock.close()
         return refused
@@ -223,11 +221,9 @@ class SqlChannel:
         self._cursor = self._connection.cursor()
 
     def _connected(self) -> HandlerSocketError | None:
-        from pymysql import MySQLError
-
         try:
             self._connection.connect(self._sock)
-        except (MySQLError, OSError, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 what is no greeting raises anything
             number, text = (*error.args, None, None)[:2]
             refused = refusal(number, str(text)) if isinstance(number, int) else None
             if isinstance(refused, AuthenticationError):

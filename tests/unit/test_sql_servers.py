@@ -158,3 +158,36 @@ def test_all_pools_are_purged_and_drained(
     assert servers.closed
     with pytest.raises(ConnectionError, match="closed"):
         servers.acquire()
+
+
+def test_whatever_else_goes_wrong_in_a_look_is_raised(
+    servers: SqlServers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = servers.acquire()
+    channel.looked = 0.0
+    servers.release(channel)
+
+    def interrupt(self: Any, deadline: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FakeConnection, "look", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        servers.acquire()
+    assert servers.stats()["size"] == 0
+    assert repr(servers) == "<SqlServers, 3>"
+
+
+def test_a_server_that_breaks_when_it_is_asked_is_passed_over(
+    fakes: list[FakeServer], servers: SqlServers
+) -> None:
+    channel = servers.acquire()
+    channel.looked = 0.0
+    servers.release(channel)
+    fakes[0].down = True
+    servers.pools[0]._peek_after = 9e9
+    assert where(servers) == "two"
+
+
+def test_a_broken_connection_goes_back_to_its_own_pool(servers: SqlServers) -> None:
+    servers.discard(servers.acquire(), ConnectionError("it broke"))
+    assert servers.stats()["size"] == 0
