@@ -13,7 +13,7 @@ STORE_TESTS = $(patsubst %,tests/server/test_%.py,store exchange counters batche
 SQL_TESTS = $(patsubst %,tests/server/test_%.py,concurrency exchange counters cull)
 
 .PHONY: help setup demo demo-cluster test test-python test-modes test-cluster unit stress bench-setup bench \
-	bench-expiry bench-dogpile bench-limiter bench-staleness fuzz docs package pictures lint types format ci \
+	bench-expiry bench-dogpile bench-limiter bench-staleness bench-modes fuzz docs package pictures lint types format ci \
 	clean
 
 help: ## Show the targets
@@ -67,6 +67,9 @@ bench: bench-setup ## Measure hskv beside raw loops, pymemcache, redis-py and SQ
 	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -e '.[pictures]'
 	@tools/mysqlclient.sh $(PYTHON_IN_VENV)
 	@$(PYTHON_IN_VENV) -m benchmarks.bench $(ARGS)
+
+bench-modes: setup ## Measure stores by SQL beside stores by HandlerSocket
+	@$(PYTHON_IN_VENV) -m benchmarks.modes $(ARGS)
 
 bench-growth: setup ## Measure how the cost grows with rows, keys, pipelines, channels
 	@$(PYTHON_IN_VENV) -m benchmarks.growth $(ARGS)

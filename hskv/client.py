@@ -61,8 +61,10 @@ class Client:
     one in `HSKV_URL`; keyword arguments beat it. Times are in seconds: `timeout` for a request
     (5), `connect_timeout` for connecting and logging in (2), `pool_timeout` for a free channel
     (5). `pool_size` (16) channels at most are opened to each port. `on_request` is called with
-    a `RequestInfo` after each request; what it raises is logged. No I/O is done before the
-    first request. Raises ValueError for a URL or option that cannot be meant.
+    a `RequestInfo` after each request; what it raises is logged. `replicas` ("HOST:PORT") are
+    further listeners to read from. `writes`, `reads`, `read`, `sql`, `sql_password` and `max_lag`
+    are for stores that go by SQL: docs/replication.md. No I/O is done before the first request.
+    Raises ValueError for a URL or option that cannot be meant.
 
     >>> with hskv.Client(url) as client:
     ...     index = client.open("kv", ["k", "n"], filter_columns=["n"])

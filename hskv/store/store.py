@@ -96,6 +96,9 @@ class KeyValueStore(TableMapping[K, V]):
     `compress_min_bytes` and more are compressed by zlib. On a table without a kind column values
     are all of `value_type`, bytes or str, or all go through the serializer.
 
+    `writes="sql"`, with `sql` the servers, has writes go by SQL, `reads="sql"` reads too; `read` is
+    "primary", or "replica" for reads that may be a little old: see docs/replication.md.
+
     `default_ttl` is the ttl of writes that name none: seconds or timedelta, None for ever.
     `clock` gives seconds since the epoch. `cull` lets about every hundredth write, and every
     tenth while there are more, remove 20 rows that expired more than a minute ago. Timeouts and
