@@ -28,7 +28,7 @@ from .transport.address import Address, Secret, SecretSource, Settings, load_set
 from .transport.channel import Channel, Index
 from .transport.health import Health, health_of
 from .transport.pool import ChannelPool
-from .transport.primary import PrimaryServer, primary_server
+from .transport.primary import NotByHandlerSocketError, PrimaryServer, primary_server
 from .transport.retry import Effect, failure, pauses, repeatable
 from .transport.servers import NoServers, Servers
 from .transport.sql_servers import SqlServers
@@ -404,7 +404,9 @@ class Client:
             error = failed
             raise
         finally:
-            tell(on_request, _info(calls, effect, replies, monotonic() - began, error))
+            # Where no listener was known nobody was asked: SQL will be, and that is told.
+            if not isinstance(error, NotByHandlerSocketError):
+                tell(on_request, _info(calls, effect, replies, monotonic() - began, error))
         return replies
 
     def _call_many(self, calls: Sequence[tuple[Index, bytes]], effect: Effect) -> list[Reply]:

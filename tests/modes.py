@@ -63,11 +63,19 @@ def _with_large_packets(server: PrivateServer) -> PrivateServer:
     return server
 
 
+# Commits by the thousand, one after another: what they wait for is other tests' concern.
+_CLUSTER_OPTIONS: Final[Mapping[str, int]] = {
+    "max_allowed_packet": 1 << 30,
+    "innodb_flush_log_at_trx_commit": 2,
+    "sync_binlog": 0,
+}
+
+
 def _on(make: Callable[..., PrivateCluster[Any]]) -> Callable[[GetServer], Any]:
     @contextmanager
     def on_cluster(_: GetServer) -> Iterator[Any]:
         """Writes by SQL to the primary, or one node; reads by HandlerSocket from the same."""
-        with make(options={"max_allowed_packet": 1 << 30}) as cluster:
+        with make(options=_CLUSTER_OPTIONS) as cluster:
             yield ServerInMode(cluster.servers[0], lambda: cluster.url)
 
     return on_cluster
