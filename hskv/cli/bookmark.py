@@ -13,24 +13,24 @@ class Bookmark:
     """The last block of a file that was stored, and into which table."""
 
     def __init__(self, file: Path, store: Store) -> None:
-        self._path = file.with_name(f"{file.name}.loading")
+        self.path = file.with_name(f"{file.name}.loading")
         self._place = _name(store)
 
     def found(self, *, resume: bool, restart: bool) -> Check | None:
         """The last block that was stored by a load that was stopped. Failure where unclear."""
-        if restart or not self._path.exists():
+        if restart or not self.path.exists():
             return None
         if not resume:
             raise Failure(
-                f"{self._path} is left of a load that was stopped: --resume goes on with it, "
+                f"{self.path} is left of a load that was stopped: --resume goes on with it, "
                 "--restart begins again",
                 Exit.USAGE,
             )
         try:
-            found = json.loads(self._path.read_bytes())
+            found = json.loads(self.path.read_bytes())
             place, check = found["into"], Check(found["rows"], found["sha256"])
         except (ValueError, KeyError, TypeError):
-            raise Failure(f"{self._path} cannot be read: --restart", Exit.USAGE) from None
+            raise Failure(f"{self.path} cannot be read: --restart", Exit.USAGE) from None
         if place != self._place:
             raise Failure(f"the load that was stopped was into {place}: --restart", Exit.USAGE)
         return check
@@ -38,13 +38,13 @@ class Bookmark:
     def put(self, check: Check) -> None:
         """All rows up to this check are stored."""
         found = {"into": self._place, "rows": check.rows, "sha256": check.sha256}
-        new = self._path.with_name(f"{self._path.name}.new")
+        new = self.path.with_name(f"{self.path.name}.new")
         new.write_text(json.dumps(found))
-        new.replace(self._path)
+        new.replace(self.path)
 
     def remove(self) -> None:
         """Everything is stored."""
-        self._path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
 
 
 def _name(store: Store) -> str:

@@ -53,7 +53,8 @@ def load(app: App, file: Path, only_check: bool, resume: bool, restart: bool) ->
             bookmark = None if from_stdin else Bookmark(file, store)
             done = bookmark.found(resume=resume, restart=restart) if bookmark else None
             pace.begin(done.rows if done else 0, total)
-            expired = _load(store, reader, done, bookmark, pace)
+            with _told(bookmark):
+                expired = _load(store, reader, done, bookmark, pace)
     pace.tell(app, "loaded", reader.check, expired=expired)
 
 
@@ -66,6 +67,19 @@ def _source(file: Path) -> Iterator[tuple[IO[bytes], int | None]]:
     with file.open("rb") as opened:
         whole = last_check(opened) if opened.seekable() else None
         yield opened, whole and whole.rows
+
+
+@contextmanager
+def _told(bookmark: Bookmark | None) -> Iterator[None]:
+    """Tells how to go on with what stops half way."""
+    try:
+        yield
+    except BaseException:
+        if bookmark and bookmark.path.exists():
+            click.echo(f"{bookmark.path} has how far it came; --resume goes on", err=True)
+        raise
+    if bookmark:
+        bookmark.remove()
 
 
 def _load(
@@ -82,8 +96,6 @@ def _load(
         if bookmark:
             bookmark.put(block.check)
         pace.reach(reader.rows)
-    if bookmark:
-        bookmark.remove()
     return expired
 
 
