@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from ..transport.address import Settings, load_settings
-from ..transport.sql_address import SqlLogin, parse_sql_url
+from ..transport.sql_address import SqlLogin, parse_sql_url, pymysql_logins
 from .exits import Exit, Failure
-from .sql import pymysql_logins
 
 if TYPE_CHECKING:
     from rich.console import Console

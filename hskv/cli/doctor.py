@@ -38,7 +38,8 @@ def doctor(app: App, strict: bool) -> int:
     """
     from ..mariadb.doctor import examine
 
-    sql = app.sql_login() if app.has_sql else None
+    # The database may be what is missing.
+    sql = [{**login, "database": None} for login in app.sql_logins()] if app.has_sql else ()
     with usage():
         report = examine(app.url, sql)
     if app.json:

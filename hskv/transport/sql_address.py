@@ -71,6 +71,17 @@ def sql_login(given: Mapping[str, Any], login: SqlLogin | None) -> SqlLogin | No
     return replace(login, password=Password(given.get("sql_password"), file))
 
 
+def pymysql_logins(login: SqlLogin, database: str | None = None) -> list[dict[str, Any]]:
+    """Keyword arguments for `pymysql.connect`, for each host. ValueError for a bad password."""
+    password = bytes(login.password.read() or b"")
+    who = {"user": login.user, "password": password, "database": database}
+    return [{**who, **_pymysql_place(host)} for host in login.hosts]
+
+
+def _pymysql_place(host: Address) -> dict[str, Any]:
+    return {"unix_socket": host.path} if host.path else {"host": host.host, "port": host.port}
+
+
 def _hosts(place: str) -> tuple[Address, ...]:
     hosts = []
     for text in place.removesuffix("/").split(","):

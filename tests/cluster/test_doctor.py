@@ -1,9 +1,8 @@
 """The doctor on servers that have copies: healthy ones, and one that is written to wrongly."""
 
-from hskv.cli.sql import pymysql_logins
 from hskv.mariadb import PrivateGalera, PrivateReplication
 from hskv.mariadb.doctor import Report, examine
-from hskv.transport.sql_address import parse_sql_url
+from hskv.transport.sql_address import parse_sql_url, pymysql_logins
 
 
 def ids(report: Report) -> set[str]:
@@ -24,7 +23,7 @@ def test_writes_by_handlersocket_in_galera(galera: PrivateGalera) -> None:
     node = galera.nodes[0]
     # A write port would be there if somebody had set it.
     url = node.read_url.replace(node.listener, f"{node.listener},9")
-    report = examine(url, pymysql_logins(parse_sql_url(node.sql_url), None)[0])
+    report = examine(url, pymysql_logins(parse_sql_url(node.sql_url)))
     assert "galera" in ids(report)
     (finding,) = (one for one in report.findings if one.id == "galera")
     (mend,) = finding.mend

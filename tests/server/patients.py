@@ -50,7 +50,7 @@ class Patient(PrivateServer):
         return time.time() + self.clock_is_off_by
 
     def examine(self, *, by_sql: bool = True, **options: Any) -> Report:
-        return examine(self.client_url, self.login if by_sql else None, clock=self.clock, **options)
+        return examine(self.client_url, [self.login] if by_sql else [], clock=self.clock, **options)
 
     def ask(self, statement: str) -> tuple[tuple[Any, ...], ...]:
         with (

@@ -16,10 +16,9 @@ import pymysql
 import pytest
 
 import hskv
-from hskv.cli.sql import pymysql_logins
 from hskv.mariadb import PrivateServer
 from hskv.mariadb.doctor import Report, examine
-from hskv.transport.sql_address import parse_sql_url
+from hskv.transport.sql_address import parse_sql_url, pymysql_logins
 
 from .patients import HANDLERSOCKET, Patient, ids, of
 
@@ -260,15 +259,15 @@ def a_long_way(port: int, seconds: float = 0.008) -> Iterator[int]:
 
 class TestUnixSockets:
     def test_a_server_on_unix_sockets(self, hskv_server: PrivateServer) -> None:
-        assert examine(hskv_server.url, hskv_server.sql).verdict == "healthy"
+        assert examine(hskv_server.url, [hskv_server.sql]).verdict == "healthy"
 
     def test_a_path_where_nobody_listens(self, hskv_server: PrivateServer) -> None:
         url = hskv_server.url.replace("/read.sock", "/nowhere.sock")
-        (finding,) = of(examine(url, hskv_server.sql), "port-refused")
+        (finding,) = of(examine(url, [hskv_server.sql]), "port-refused")
         (mend,) = finding.mend
         url = mend.line.replace(":***@", f":{hskv_server.secret}@")
         url = url.replace("write_secret=***", f"write_secret={hskv_server.write_secret}")
-        assert examine(url, hskv_server.sql).verdict == "healthy"
+        assert examine(url, [hskv_server.sql]).verdict == "healthy"
 
 
 class TestSecrets:
@@ -446,7 +445,7 @@ class TestCommand:
 
 def test_a_url_that_is_none(patient: Patient) -> None:
     with pytest.raises(ValueError, match="hskv://"):
-        examine("http://127.0.0.1", patient.sql)
+        examine("http://127.0.0.1", [patient.sql])
 
 
 class TestCopies:
@@ -462,7 +461,7 @@ class TestCopies:
         well.client_url += f"&replica=127.0.0.1:{other._ports['read']}"
         report = well.examine()
         assert report.why_not("table") == "a store refuses to write to several servers"
-        well.login = pymysql_logins(parse_sql_url(well.sql_url), None)[0]
+        well.login = pymysql_logins(parse_sql_url(well.sql_url))[0]
         well.client_url += "&max_lag=0.1"
         treated(well, "several-servers")
         # The usual port, which only those who set it up know better.

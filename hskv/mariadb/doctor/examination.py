@@ -1,7 +1,7 @@
 """The examination: what is looked at, in which order."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any, Final
@@ -10,12 +10,13 @@ from ...client import Client
 from ...exceptions import HandlerSocketError
 from ...store.table import Table
 from ...transport.address import load_settings
+from ...transport.sql_address import pymysql_logins
 from .catalogue import Need, Severity
 from .copies import copy_findings
 from .findings import Finding, Report
 from .listeners import Listener, probe_all
 from .ports import bind_findings, listener_findings
-from .server import Server, is_away, logins, missing_rights, read_server, refusal, rights_finding
+from .server import Server, is_away, missing_rights, read_server, refusal, rights_finding
 from .settings import plugin_findings, random_secrets, setting_findings, weak_secrets
 from .tables import is_known, opened_findings, table_findings, waiting_statements
 from .target import Target
@@ -26,19 +27,19 @@ _LIMITS: Final = {"autocommit": True, "connect_timeout": 5, "read_timeout": 10}
 
 def examine(
     url: str,
-    sql: Mapping[str, Any] | None = None,
+    sql: Sequence[Mapping[str, Any]] = (),
     *,
     table: Table | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Report:
     """Look at a server, its settings and the table of a URL, and say what is wrong.
 
-    `sql` are keyword arguments for `pymysql.connect` to the same server; else what the option
-    `sql` of the URL says. Without SQL neither the settings nor the columns of the table are seen.
-    `table` is what the store takes its table for: that of the URL unless given. `clock` is the
-    client's, in seconds. Writes and removes a row of its own, as `KeyValueStore.check` does;
-    opens the table only where it is sure to be no view, and closes all its connections. Takes
-    some seconds at most, where a port is silent.
+    `sql` are keyword arguments for `pymysql.connect`, for each server that may be the one to write
+    to; else what the option `sql` of the URL says. Without SQL neither the settings nor the
+    columns of the table are seen. `table` is what the store takes its table for: that of the URL
+    unless given. `clock` is the client's, in seconds. Writes and removes a row of its own, as
+    `KeyValueStore.check` does; opens the table only where it is sure to be no view, and closes
+    all its connections. Takes some seconds at most, where a port is silent.
 
     Raises ValueError for a URL that cannot be meant.
 
@@ -72,13 +73,13 @@ class _Examination:
         self._is_down = False
         self.report = Report(lacking={Need.SQL: "SQL was not given (--sql)"})
 
-    def connect(self, sql: Mapping[str, Any] | None) -> Any:
+    def connect(self, sql: Sequence[Mapping[str, Any]]) -> Any:
         """A connection by SQL; None, and a finding, where there can be none.
 
-        Where the URL names several servers of SQL, to one that can be written to.
+        Of several servers, to one that can be written to.
         """
         named = self._target.settings.sql
-        servers = [sql] if sql is not None else logins(named) if named is not None else []
+        servers = sql or (pymysql_logins(named) if named is not None else ())
         for number, login in enumerate(servers, start=1):
             server = self._answering(login)
             if server is None:

@@ -6,7 +6,6 @@ from typing import Any, Final, NamedTuple
 
 from ...store.schema import query
 from ...store.table import Table, quoted
-from ...transport.sql_address import SqlLogin
 from .catalogue import Need
 from .findings import Finding, Mend, Where
 
@@ -55,17 +54,6 @@ class Server:
         return int(self[name] or 0)
 
 
-def logins(sql: SqlLogin) -> list[dict[str, Any]]:
-    """Keyword arguments for `pymysql.connect`, for each server of the option `sql` of a URL."""
-    who = {"user": sql.user, "password": bytes(sql.password.read() or b"")}
-    return [
-        {**who, "unix_socket": one.path}
-        if one.path
-        else {**who, "host": one.host, "port": one.port}
-        for one in sql.hosts
-    ]
-
-
 def is_away(error: Exception) -> bool:
     """Whether an error of PyMySQL says that there is no server."""
     return bool(error.args) and error.args[0] in (2002, 2003)
@@ -77,14 +65,13 @@ def refusal(error: Exception, sql: Mapping[str, Any]) -> Finding:
     what = f"{_name(sql)}: {words[0] if words else number}"
     if is_away(error):
         return Finding("sql-refused", what, (Mend(Where.SHELL, "systemctl start mariadb"),))
-    path, login = sql.get("unix_socket"), f"{sql.get('user')}:***"
-    place = f"{sql.get('host')}:{sql.get('port', 3306)}/"
-    url = f"mysql+unix://{login}@{path}" if path else f"mysql://{login}@{place}"
+    user, path = f"{sql.get('user')}:***@", sql.get("unix_socket")
+    url = f"mysql+unix://{user}{path}" if path else f"mysql://{user}{_name(sql)}/"
     return Finding("sql-refused", what, (Mend(Where.URL, url),))
 
 
 def _name(sql: Mapping[str, Any]) -> str:
-    return str(sql.get("unix_socket") or f"{sql.get('host')}:{sql.get('port')}")
+    return str(sql.get("unix_socket") or f"{sql.get('host')}:{sql.get('port', 3306)}")
 
 
 def read_server(connection: Any) -> Server:
