@@ -836,11 +836,13 @@ class KeyValueStore(TableMapping[K, V]):
 
         Raises what goes wrong: ReadOnlyError for swapped ports, AuthenticationError,
         TableNotFoundError, ColumnNotFoundError; OperationalError when the read port does not see
-        what the write port wrote. Three round trips.
+        what the write port wrote; KeyMismatchError when the key column is narrower than the Table
+        says. Three round trips.
 
         >>> store.check()
         """
-        canary = self._keys.reserved(b"T", os.urandom(16))
+        # As wide as keys may be: a narrower column would cut it, and answer for other keys.
+        canary = self._keys.reserved(b"T", os.urandom(16)).ljust(self.table.key_bytes, b"\0")
         version = _random_bits(_VERSION_BITS)
         row = Row(canary, b"canary", 0, Kind.BYTES, version, expires_ms(self._clock, 60.0))
         self._do(Insert(row))
@@ -857,9 +859,14 @@ class KeyValueStore(TableMapping[K, V]):
     def _sees(self, row_key: bytes, value: bytes) -> bool:
         """Whether reads give a value; a replica is waited for."""
         for _ in range(_CHECKS):
-            rows = self._executor.find_value(row_key, now_ms(self._clock))
-            if [row[0] for row in rows] == [value]:
-                return True
+            for found, cell, *_ in self._executor.find_items([row_key], now_ms(self._clock)):
+                if found != row_key:
+                    raise KeyMismatchError(
+                        f"the key column of {self.table.name!r} is narrower than key_bytes="
+                        f"{self.table.key_bytes}, and cuts keys in silence: one would answer for "
+                        "another; make it wider, or give the Table its width"
+                    )
+                return cell == value
             if self.client.settings.writes != "sql":
                 break
             time.sleep(_CHECK_AGAIN_SECONDS)

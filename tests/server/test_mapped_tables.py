@@ -892,6 +892,19 @@ class TestCheck:
                 assert key_bytes < 36
         assert run_sql(f"SELECT COUNT(*) FROM {table.name}") == ((0,),)
 
+    @pytest.mark.handlersocket("SQL refuses what is too long")
+    def test_a_key_column_that_is_narrower_than_the_table_says(
+        self, hskv_server: PrivateServer, run_sql: Sql
+    ) -> None:
+        run_sql("DROP TABLE IF EXISTS cut")
+        run_sql(Table("cut", key_bytes=254).create_sql())
+        with KeyValueStore(hskv_server.url, Table("cut")) as store:
+            with pytest.raises(hskv.KeyMismatchError, match="narrower than key_bytes=255"):
+                store.check()
+            assert run_sql("SELECT COUNT(*) FROM cut") == ((0,),)
+        with KeyValueStore(hskv_server.url, Table("cut", key_bytes=254)) as store:
+            store.check()
+
     @pytest.mark.parametrize("key_bytes", [4, 8, 35])
     def test_leases_of_different_names_do_not_meet_in_narrow_keys(
         self, hskv_server: PrivateServer, run_sql: Sql, key_bytes: int
