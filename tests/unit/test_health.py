@@ -12,8 +12,9 @@ import pytest
 
 from hskv.exceptions import ConnectionError as HskvConnectionError
 from hskv.transport import health as health_module
+from hskv.transport.address import load_settings
 from hskv.transport.checkup import Checkup
-from hskv.transport.health import Health
+from hskv.transport.health import Health, health_of
 from hskv.transport.pool import ChannelPool
 from hskv.transport.servers import Servers
 
@@ -66,14 +67,14 @@ def bodies() -> list[Body]:
     return [Body(), Body(), Body()]
 
 
-def health_of(bodies: list[Body], timeout: float = 5.0) -> Health:
+def health_from(bodies: list[Body], timeout: float = 5.0) -> Health:
     servers: list[Any] = [(f"server{n}", lambda b=body: b) for n, body in enumerate(bodies)]
     return Health(servers, timeout)
 
 
 @pytest.fixture
 def health(bodies: list[Body]) -> Iterator[Health]:
-    health = health_of(bodies)
+    health = health_from(bodies)
     yield health
     health.close()
     for body in bodies:
@@ -153,7 +154,7 @@ def test_where_none_answers_the_request_waits_no_longer_than_its_timeout(
 ) -> None:
     for body in bodies:
         body.answers.clear()
-    health = health_of(bodies, timeout=0.1)
+    health = health_from(bodies, timeout=0.1)
     began = time.monotonic()
     with pytest.raises(HskvConnectionError, match="it has not answered by SQL yet"):
         well(health)
@@ -194,12 +195,12 @@ def test_what_a_process_knew_before_it_was_suspended_is_not_believed(
 
 
 def test_the_threads_end_with_it(bodies: list[Body]) -> None:
-    health = health_of(bodies)
+    health = health_from(bodies)
     well(health)
     assert eventually(lambda: all_known(health))
     health.close()
-    health.close()
     assert eventually(lambda: threads() == [])
+    health.close()
     assert [body.closed for body in bodies] == [1, 1, 1]
     # Whoever asks on learns from the pools that they are closed.
     assert well(health) == (0, 1, 2)
@@ -207,7 +208,7 @@ def test_the_threads_end_with_it(bodies: list[Body]) -> None:
 
 
 def test_the_threads_end_when_it_is_gone(bodies: list[Body]) -> None:
-    health = health_of(bodies)
+    health = health_from(bodies)
     well(health)
     del health
     gc.collect()
@@ -325,3 +326,32 @@ class TestServers:
         assert eventually(lambda: threads() == [])
         with pytest.raises(HskvConnectionError, match="closed"):
             servers.acquire()
+
+
+class TestSettings:
+    """Who is asked, by what a URL says."""
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "hskv://h/db",
+            "hskv://h/db?replica=h:2",
+            "hskv://h/db?writes=sql&sql=mysql://u@other/",
+            "hskv:///db?writes=sql&reads=sql&sql=mysql://u@h,i/",
+        ],
+    )
+    def test_nobody_is_where_there_is_no_choice_or_no_sql(self, url: str) -> None:
+        assert health_of(load_settings(url)) is None
+
+    def test_each_listener_is_by_the_sql_port_on_its_host(self) -> None:
+        url = "hskv://h/db?replica=i:2&writes=sql&sql=mysql://u@i:1,h:1/&connect_timeout=0.05"
+        health = health_of(load_settings(url, timeout=0.5))
+        assert health is not None
+        with pytest.raises(HskvConnectionError, match=r"h:9998: .*h:1.*; i:2: .*i:1"):
+            well(health)
+        health.close()
+
+    def test_a_listener_whose_sql_port_is_not_named_is_refused(self) -> None:
+        url = "hskv://10.0.0.1/db?replica=10.0.0.2&writes=sql&sql=mysql://u@10.0.0.1,db2/"
+        with pytest.raises(ValueError, match=r"2:9998 is to be read from, but sql= names"):
+            health_of(load_settings(url))

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from hskv import Client
 from hskv.exceptions import ConnectionError as HskvConnectionError
 from hskv.exceptions import PoolTimeoutError
 from hskv.store.executors import PrimaryReader
@@ -149,3 +150,15 @@ def test_what_no_listener_is_known_for_is_read_by_sql(knows: bool) -> None:
     assert reader.find_kind(b"k", 0) == rows
     assert reader.find_items([b"k"], 0) == rows
     assert reader.execute([Find((b"k",), ("value",), ())]) == [rows]
+
+
+def test_a_client_of_several_servers_has_one_and_no_other_client() -> None:
+    url = "hskv://h/db?replica=i&writes=sql&sql=mysql://u@i,h/"
+    with Client(url) as client:
+        primary = client.of_primary()
+        assert primary is not None
+        with pytest.raises(NotByHandlerSocketError):
+            primary.verify(primary.open("kv", ["v"]))
+        assert primary.of_primary() is None
+    with Client("hskv://h/db") as alone:
+        assert alone.of_primary() is None
