@@ -3,7 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final, ParamSpec, Protocol, TypeVar
+from typing import Any, Final, Literal, ParamSpec, Protocol, TypeVar
 
 from ..exceptions import HandlerSocketError
 from .expiry import TtlOrDefault
@@ -27,6 +27,8 @@ class Computing(Protocol):
 
     def get(self, key: Any, default: Any = None) -> Any: ...  # noqa: D102 the store says it
 
+    def reading(self, read: Literal["primary", "replica"]) -> "Computing": ...  # noqa: D102 as above
+
     def set(self, key: Any, value: Any, ttl: Any) -> None: ...  # noqa: D102 the store says it
 
     def computing(self, key: Any, ttl: float, poll: float) -> Lease: ...  # noqa: D102 as above
@@ -44,7 +46,8 @@ def get_or_set(store: Computing, key: Any, factory: Callable[[], T], ttl: TtlOrD
         if value is not MISSING:
             return value  # type: ignore[no-any-return]
     try:
-        value = store.get(key, MISSING)
+        # A replica may not show yet what the last one has computed.
+        value = store.reading("primary").get(key, MISSING)
         if value is MISSING:
             value = factory()
             store.set(key, value, ttl)

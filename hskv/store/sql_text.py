@@ -25,7 +25,6 @@ from .verbs import (
     Insert,
     Scan,
     Update,
-    Verb,
     Where,
 )
 
@@ -295,13 +294,13 @@ def _variables(count: int) -> bytes:
     return b"; SELECT " + b", ".join(b"@hskv%d" % number for number in range(count))
 
 
-BUILDERS: Final[dict[type, Callable[[SqlText, Verb], Statement]]] = {
-    Find: SqlText.find,  # type: ignore[dict-item]
-    Scan: SqlText.scan,  # type: ignore[dict-item]
-    Insert: SqlText.insert,  # type: ignore[dict-item]
-    Update: SqlText.update,  # type: ignore[dict-item]
-    Add: SqlText.add,  # type: ignore[dict-item]
-    Delete: SqlText.delete,  # type: ignore[dict-item]
-    DeleteRange: SqlText.delete_range,  # type: ignore[dict-item]
-    DeleteExpired: SqlText.delete_expired,  # type: ignore[dict-item]
+BUILDERS: Final[dict[type, Callable[..., Statement]]] = {
+    Find: SqlText.find,
+    Scan: SqlText.scan,
+    Insert: SqlText.insert,
+    Update: SqlText.update,
+    Add: SqlText.add,
+    Delete: SqlText.delete,
+    DeleteRange: SqlText.delete_range,
+    DeleteExpired: SqlText.delete_expired,
 }

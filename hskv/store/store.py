@@ -249,8 +249,12 @@ class KeyValueStore(TableMapping[K, V]):
         >>> store.reading("primary")["a"]
         1
         """
-        arguments = {**self._arguments, "read": read}
-        return cast("KeyValueStore[K, V]", type(self)(self.client, self.table, **arguments))
+        store = object.__new__(type(self))
+        store.__dict__ |= self.__dict__
+        store._arguments = {**self._arguments, "read": read}
+        store._owns_client = False
+        store._executor = store_executor(self.client, self.table, self.key_type, read)
+        return store
 
     def row_key(self, key: K) -> bytes:
         """The key as it stands in the table, for `find` and `modify`. No I/O.

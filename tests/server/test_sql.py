@@ -1,5 +1,6 @@
 """Stores that go by SQL: connections that break, servers that refuse, and what is refused."""
 
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,7 +48,7 @@ def proxy(hskv_server: PrivateServer) -> Iterator[Proxy]:
 @pytest.fixture
 def behind(proxy: Proxy, hskv_store: Store) -> Iterator[Store]:
     """A store that goes by SQL through the proxy, and has one connection."""
-    url = by_sql(proxy.place, "&timeout=2")
+    url = by_sql(proxy.place, "&timeout=1")
     with hskv.connect(url, cull=False) as store:
         store["n"] = 5
         yield store
@@ -395,3 +396,19 @@ class TestTables:
         ]
         assert {info.table for info in told} == {"kv"}
         assert told[2].bytes_received == len("x") + len("0") + len("1")
+
+    @pytest.mark.parametrize("read", ["primary", "replica"])
+    def test_a_store_that_reads_elsewhere_is_the_same_store(
+        self, hskv_server: PrivateServer, hskv_store: Store, read: Any
+    ) -> None:
+        url = f"{hskv_server.url}&writes=sql&sql=mysql+unix://root@{quote(path_of(hskv_server))}"
+        with hskv.connect(url, prefix="p:", serializer="pickle") as store:
+            for one in (store, store.namespace("n:"), store.reserved(b"I")):
+                other = one.reading(read)
+                one["a"] = {1, 2}
+                assert other["a"] == {1, 2}
+                assert other.row_key("a") == one.row_key("a")
+                other.close()
+            assert store["a"] == {1, 2}, "its connections are those of the store"
+            with pickle.loads(pickle.dumps(store.reading(read))) as again:
+                assert again["a"] == {1, 2}
