@@ -347,6 +347,14 @@ class TestWhatGoesOn:
         except pymysql.err.Error as error:
             failed.append(error)
 
+    def test_an_examination_leaves_nothing(self, well: Patient) -> None:
+        before = well.ask("SELECT COUNT(*) FROM kv")
+        for by_sql in (True, False):
+            assert well.examine(by_sql=by_sql).why_not("table") is None
+        assert well.ask("SELECT COUNT(*) FROM kv") == before
+        # Nobody has it open.
+        well.ask("SET STATEMENT lock_wait_timeout = 2 FOR ALTER TABLE kv COMMENT 'examined'")
+
     def test_rows_that_nobody_removes(self, well: Patient) -> None:
         long_ago = int((time.time() - 3600) * 1000)
         rows = f"SELECT seq, '', {long_ago} FROM seq_1_to_10001"

@@ -41,7 +41,8 @@ def examine(
     `KeyValueStore.check` does; opens the table only where it is sure to be no view, and closes
     all its connections. Takes some seconds at most, where a port is silent.
 
-    Raises ValueError for a URL that cannot be meant.
+    Raises ValueError for a URL that cannot be meant, and PyMySQL's errors where SQL goes away
+    meanwhile.
 
     >>> report = examine(url)
     >>> report.healthy, report.verdict
