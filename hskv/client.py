@@ -52,6 +52,8 @@ _MODIFY_OPERATIONS: Final = ("U", "D", "+", "-")
 _MAX_INDEXES: Final = 1000
 _CHANNEL_LIFETIME_SECONDS: Final = 3600.0
 _PEEK_BEFORE_READS_AFTER_SECONDS: Final = 1.0
+# To look up a member of an Enum is a call of Python, up to 3.11.
+_READ: Final = Effect.READ
 
 
 class Client:
@@ -274,8 +276,10 @@ class Client:
         """
         if in_ is None and not filters and not while_:
             _check_index(index)
+            if limit == 1 and not offset and type(key) is list and len(key) == 1:
+                return self.call(index, requests.find_one(operation, key[0]), _READ)
             body = requests.find(operation, _tokens(key, "key"), limit, offset)
-            return self.call(index, body, Effect.READ)
+            return self.call(index, body, _READ)
         lookups = _lookups(index, operation, key, limit, offset, in_, filters, while_)
         bodies = [requests.find(*lookup) for lookup in lookups]
         return [row for body in bodies for row in self.call(index, body, Effect.READ)]
@@ -354,18 +358,19 @@ class Client:
         """
         if self._on_request is not None:
             return _rows(self.call_many([(index, body)], effect)[0])
-        pool = self._reader if effect is Effect.READ else self._writer
+        pool = self._reader if effect is _READ else self._writer
         try:
             channel = pool.acquire()
         except ConnectionError as error:
             return _rows(self._repeat([(index, body)], effect, error)[0])
-        began = monotonic()
+        began = channel.last_used
         deadline = began + channel.timeout
         try:
             reply = channel.call(index, body, deadline)
-            # One look where there are rows, as mostly: the rest is for what is rarer.
-            if type(reply) is not list or len(reply[0]) != len(index.columns):
-                _check_columns(reply, index, effect)
+            # Rows, as mostly, or the number that answers many a write; the rest is rarer.
+            columns = len(reply[0]) if type(reply) is list else 0
+            if columns != len(index.columns) and (columns != 1 or effect is _READ):
+                checked_columns(reply, len(index.columns), or_one=effect is not _READ)
         except BaseException as error:
             reported = _lost(pool, channel, error, effect)
             if not isinstance(reported, ConnectionError):
@@ -681,12 +686,6 @@ def _info(
         requests=len(calls),
         error=error,
     )
-
-
-def _check_columns(reply: Reply, index: Index, effect: Effect) -> None:
-    # A number answers many a write, so that this is where most of them come by.
-    if effect is Effect.READ or type(reply) is not list or len(reply[0]) != 1:
-        checked_columns(reply, len(index.columns), or_one=effect is not Effect.READ)
 
 
 def _give_back(pool: _Side, channel: Channel, replies: Sequence[Reply]) -> None:

@@ -6,7 +6,7 @@ not compiled when hskv was installed: hskv then runs in pure Python.
 
 from ._codec import (
     decode_replies,
-    decode_reply,
+    decode_rows,
     decode_tokens,
     encode_token,
     encode_tokens,
@@ -16,7 +16,7 @@ from ._codec import (
 
 __all__ = [
     "decode_replies",
-    "decode_reply",
+    "decode_rows",
     "decode_tokens",
     "encode_token",
     "encode_tokens",

@@ -347,12 +347,13 @@ cdef inline long long _integer(object value) except? -1:
     return value
 
 
-cdef object _token(const unsigned char *start, Py_ssize_t size):
+cdef object _token(const unsigned char *start, Py_ssize_t size, bint escaped):
+    """A token; not `escaped` where its line is known to have no escape."""
     if size == 1 and start[0] == 0:
         return None
     cdef size_t escapes = 0
     # Most tokens have none: memchr says so soonest.
-    if memchr(start, 0x01, size) != NULL:
+    if escaped and memchr(start, 0x01, size) != NULL:
         escapes = count_escapes(start, size)
     if escapes == 0:
         return PyBytes_FromStringAndSize(<const char *> start, size)
@@ -384,19 +385,25 @@ cdef list _tokens(const unsigned char *start, const unsigned char *limit):
     cdef list tokens = []
     while True:
         end = _end(start, limit)
-        PyList_Append(tokens, _token(start, end - start))
+        PyList_Append(tokens, _token(start, end - start, True))
         if end == limit:
             return tokens
         start = end + 1
 
 
-def decode_reply(bytes data not None):
+def decode_rows(bytes data not None):
     cdef const unsigned char *start = _start(data)
     cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
-    cdef const unsigned char *limit = <const unsigned char *> memchr(start, c"\n", size)
-    if limit == NULL or limit != start + size - 1:
+    if size < 3 or start[0] != c"0" or start[1] != c"\t":
         return None
-    return _decoded(start, limit)
+    cdef const unsigned char *limit = <const unsigned char *> memchr(start, c"\n", size)
+    if limit != start + size - 1:
+        return None
+    cdef const unsigned char *end = _end(start + 2, limit)
+    try:
+        return _rows(end, limit, _count(start + 2, end - start - 2)) or None
+    except ValueError:
+        return None
 
 
 def decode_replies(data):
@@ -419,26 +426,31 @@ cdef tuple _replies(const unsigned char *data, Py_ssize_t size):
         end = <const unsigned char *> memchr(start, c"\n", limit - start)
         if end == NULL:
             break
-        replies.append(_decoded(start, end))
+        PyList_Append(replies, _decoded(start, end))
         start = end + 1
     return replies, start - data
 
 
-cdef tuple _decoded(const unsigned char *start, const unsigned char *limit):
+cdef object _decoded(const unsigned char *start, const unsigned char *limit):
     cdef const unsigned char *end = _end(start, limit)
+    cdef const unsigned char *first = end
     if end == limit:
         raise ValueError("a reply has no number of columns")
-    code = _token(start, end - start)
-    start = end + 1
-    end = _end(start, limit)
-    cdef Py_ssize_t columns = _count(start, end - start)
+    end = _end(first + 1, limit)
+    cdef Py_ssize_t columns = _count(first + 1, end - first - 1)
+    if end != limit and first == start + 1 and start[0] == c"0":
+        return _rows(end, limit, columns)
+    words = [tuple(_tokens(end + 1, limit))] if end != limit else []
+    return _token(start, first - start, True), columns, words
+
+
+cdef list _rows(const unsigned char *end, const unsigned char *limit, Py_ssize_t columns):
+    """What stands from `end` on, a TAB before each cell."""
+    cdef const unsigned char *start
     cdef list rows = []
     cdef tuple row
     cdef Py_ssize_t column
-    if code != b"0":
-        if end != limit:
-            rows.append(tuple(_tokens(end + 1, limit)))
-        return code, columns, rows
+    cdef bint escaped = memchr(end, 0x01, limit - end) != NULL
     while end != limit:
         if columns == 0:
             raise ValueError("a reply of no columns has values")
@@ -448,11 +460,11 @@ cdef tuple _decoded(const unsigned char *start, const unsigned char *limit):
                 raise ValueError("the last row of a reply lacks values")
             start = end + 1
             end = _end(start, limit)
-            cell = _token(start, end - start)
+            cell = _token(start, end - start, escaped)
             Py_INCREF(cell)
             PyTuple_SET_ITEM(row, column, cell)
-        rows.append(row)
-    return code, columns, rows
+        PyList_Append(rows, row)
+    return rows
 
 
 cdef Py_ssize_t _count(const unsigned char *start, Py_ssize_t size) except -1:

@@ -20,7 +20,7 @@ PIECES = (
     *(bytes(range(16)), bytes(range(256)), b"\t" * 33, b"\x01A" * 17, b"\x01" * 8),
 )
 HEADS = (b"", b"0\t", b"0\t1", b"0\t2\t", b"0\t4096\t", b"1\t1\t121", b"2\t1\t", b"0\t0")
-FUNCTIONS = ("decode_tokens", "decode_reply", "decode_replies", "encode_token")
+FUNCTIONS = ("decode_tokens", "decode_rows", "decode_replies", "encode_token")
 ALLOWED_BLOCKS = 200
 
 

@@ -56,7 +56,7 @@ def checked(ttl: Ttl) -> float | None:
 
 def now_ms(clock: Callable[[], float]) -> int:
     """The time now, rounded down: a row is not dead before its time."""
-    return math.floor(clock() * 1000)
+    return int(clock() * 1000)
 
 
 def expires_ms(clock: Callable[[], float], seconds: float | None) -> int:

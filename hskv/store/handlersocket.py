@@ -7,6 +7,7 @@ opened for some columns serves any condition.
 
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from itertools import repeat
 from typing import Final, cast
 
 from ..client import Client, Index, Row
@@ -22,6 +23,7 @@ from .verbs import (
     COLUMNS,
     Add,
     Cell,
+    Cells,
     Column,
     Condition,
     Delete,
@@ -42,6 +44,10 @@ from .verbs import (
 
 # Columns to filter by, of every index; the value, a BLOB, cannot be compared.
 _FILTER_COLUMNS: Final[tuple[Column, ...]] = ("kind", "expires", "number", "version", "key")
+
+# To look up a member of an Enum is a call of Python, up to 3.11.
+_READ: Final = Effect.READ
+_WRITE_ROW: Final = Effect.WRITE_ROW
 
 _COUNT: Final[tuple[Column, ...]] = ("number", "version")
 _INTEGER: Final = int(Kind.INTEGER)
@@ -70,6 +76,7 @@ class HandlerSocketExecutor:
             self._kind_index = self._index(("kind",))
             alive = [(self._filters[column], operation) for column, operation, _ in live(0)]
             self._live_find = requests.find_template(alive)
+            self._live_filter = requests.filters_template(alive)
             self._item_index = self._index(("key", "value", "number", "kind"))
             self._row_index = self._index(COLUMNS[1:])
             self._replacing = requests.find_modify_template("U", (), (b"%b", *[b"%d"] * 4))
@@ -89,28 +96,25 @@ class HandlerSocketExecutor:
         For tables with every column only, as is `find_kind`.
         """
         body = fill(self._live_find, (key, now))
-        return self._client.call(self._value_index, body, Effect.READ)
+        return self._client.call(self._value_index, body, _READ)
 
     def find_kind(self, key: bytes, now: int) -> list[Row]:
         """The (kind,) of a live row, or nothing: reads no value."""
         body = fill(self._live_find, (key, now))
-        return self._client.call(self._kind_index, body, Effect.READ)
+        return self._client.call(self._kind_index, body, _READ)
 
     def find_items(self, keys: Sequence[bytes], now: int) -> list[Row]:
         """The (key, value, number, kind) of the live rows of at most `MAX_IN` keys."""
-        key, limit, in_ = _keys(keys)
-        body = requests.find("=", key, limit, 0, in_, self._conditions(live(now)))
-        return self._client.call(self._item_index, body, Effect.READ)
+        body = requests.find_in(keys, fill(self._live_filter, (now,)))
+        return self._client.call(self._item_index, body, _READ)
 
-    def replace(
-        self, key: bytes, value: bytes, number: int, kind: int, version: int, expires: int
-    ) -> bool:
+    def replace(self, cells: Cells) -> bool:
         """`Update` of every column of a row but its key, made quick; says whether there was one.
 
         Raises what the server says against it, as does `count`.
         """
-        body = fill(self._replacing, (key, value, number, kind, version, expires))
-        rows = self._client.call(self._row_index, body, Effect.WRITE_ROW)
+        body = fill(self._replacing, cells)
+        rows = self._client.call(self._row_index, body, _WRITE_ROW)
         return rows == CHANGED_ONE or modified_rows(rows) > 0
 
     def count(self, key: bytes, now: int, amount: int, comparison: str, bound: int) -> int | None:
@@ -119,10 +123,10 @@ class HandlerSocketExecutor:
         `Add`, made quick; the version goes up by one.
         """
         body = fill(self._adding[comparison], (key, _INTEGER, now, bound, amount))
-        rows = self._client.call(self._count_index, body, Effect.WRITE_ROW)
-        if rows:
-            number, *version = rows[0]
-            if number and number.isdigit() and version and version[0] and version[0].isdigit():
+        rows = self._client.call(self._count_index, body, _WRITE_ROW)
+        if rows and len(rows[0]) == 2:
+            number, version = rows[0]
+            if number and version and number.isdigit() and version.isdigit():
                 return int(number)
         try:
             found = cast(Found, _rows(_COUNT)(rows))
@@ -170,7 +174,7 @@ class HandlerSocketExecutor:
         index, template = self._row_index, self._replacing
         if isinstance(verb, Inserts):
             index, template = self._index(COLUMNS), self._inserting
-        calls = [(index, body) for body in fill_each(template, verb.rows)]
+        calls = list(zip(repeat(index), fill_each(template, verb.rows), strict=False))
         effect = Effect.WRITE_ROW if len(calls) == 1 else Effect.WRITE
         replies = self._client.call_many(calls, effect)
         if isinstance(verb, Inserts):

@@ -77,7 +77,7 @@ class TextKeys(Keys):
             row_key: bytes = self.prefix + (key if self.type is bytes else key.encode())  # type: ignore[attr-defined,operator]
         except UnicodeEncodeError as error:
             raise _not_unicode(error) from error
-        if 0 < len(row_key) <= self._key_bytes and row_key[0]:
+        if row_key >= FIRST and len(row_key) <= self._key_bytes:
             return row_key
         if len(row_key) > self._key_bytes:
             raise KeyTooLongError(
@@ -97,8 +97,10 @@ class TextKeys(Keys):
                 encoded = list(map(str.encode, keys))
                 if self.prefix:
                     encoded = [self.prefix + key for key in encoded]
-                longest = max(map(len, encoded), default=0)
-                if longest <= self._key_bytes and min(encoded, default=FIRST) >= FIRST:
+                # An empty key, or one that begins with NUL; sometimes another that looks like it.
+                packed = b"\n".join((b"", *encoded, b""))
+                odd = b"\n\x00" in packed or b"\n\n" in packed
+                if not odd and max(map(len, encoded), default=0) <= self._key_bytes:
                     return dict(zip(encoded, keys, strict=True))
         return super().row_keys(keys)
 

@@ -19,6 +19,7 @@ from .verbs import (
     COLUMNS,
     Add,
     Cell,
+    Cells,
     Column,
     Condition,
     Delete,
@@ -64,9 +65,7 @@ class StoreExecutor(Executor, Protocol):
 
     def find_items(self, keys: Sequence[bytes], now: int) -> Sequence[WireRow]: ...  # noqa: D102 see below
 
-    def replace(  # noqa: D102 see below
-        self, key: bytes, value: bytes, number: int, kind: int, version: int, expires: int
-    ) -> bool: ...
+    def replace(self, cells: Cells) -> bool: ...  # noqa: D102 see below
 
     def count(  # noqa: D102 see below
         self, key: bytes, now: int, amount: int, comparison: str, bound: int
@@ -104,15 +103,13 @@ class MappedExecutor:
         (outcome,) = self.execute([Find(keys, ("key", "value", "number", "kind"), live(now))])
         return [(self._canonical(key), *cells) for key, *cells in _rows(outcome)]
 
-    def replace(
-        self, key: bytes, value: bytes, number: int, kind: int, version: int, expires: int
-    ) -> bool:
+    def replace(self, cells: Cells) -> bool:
         """Set every column of a row but its key, and say whether there was one.
 
         Raises what the server says against it, as does `count`.
         """
-        row = Row(key, value, number, kind, version, expires)
-        (outcome,) = self.execute([Update(key, (), *row.changes())])
+        row = Row(*cells)
+        (outcome,) = self.execute([Update(row.key, (), *row.changes())])
         return good(outcome) == 1
 
     def count(self, key: bytes, now: int, amount: int, comparison: str, bound: int) -> int | None:

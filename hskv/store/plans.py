@@ -325,7 +325,7 @@ def _stored(
     """Send one request for each row; the positions of those that did not apply."""
     if not positions:
         return []
-    chosen = [rows[position] for position in positions]
+    chosen = rows if len(positions) == len(rows) else [rows[position] for position in positions]
     progress.sent = set(positions)
     outcomes = yield [Inserts(chosen) if insert else Updates(chosen)]
     missed, error = [], None

@@ -10,6 +10,7 @@ from .sql_text import BUILDERS, DUPLICATE, SqlText
 from .values import Kind
 from .verbs import (
     Add,
+    Cells,
     Column,
     Condition,
     Delete,
@@ -57,12 +58,10 @@ class SqlExecutor:
         rows = {row[0]: row for row in self._found(Find(keys, _ITEM, live(now)))}
         return [rows[key] for key in keys if key in rows]
 
-    def replace(
-        self, key: bytes, value: bytes, number: int, kind: int, version: int, expires: int
-    ) -> bool:
+    def replace(self, cells: Cells) -> bool:
         """Set every column of a row but its key, and say whether there was one."""
-        row = Row(key, value, number, kind, version, expires)
-        return self._one(self._text.update(Update(key, (), *row.changes())))[0].found == 1
+        row = Row(*cells)
+        return self._one(self._text.update(Update(row.key, (), *row.changes())))[0].found == 1
 
     def count(self, key: bytes, now: int, amount: int, comparison: str, bound: int) -> int | None:
         """Add to a live integer that is <= or >= a bound; what it was, None where there is none."""

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
+from itertools import islice, repeat
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, ParamSpec, Self, TypeVar, cast, overload
 
@@ -26,7 +27,7 @@ from ..wire.requests import INT64_MAX, INT64_MIN
 from . import memo, plans
 from .executors import Read, store_executor
 from .expiry import DEFAULT, KEEP, Keep, TtlOrDefault, TtlOrKeep, checked, expires_ms, now_ms
-from .keys import Keys, ReservedKeys, keys_of
+from .keys import ReservedKeys, keys_of
 from .lease import Lease
 from .mapping import MISSING, Missing, TableMapping
 from .plans import UNBOUNDED, Bounds, Plan, Progress, Readable
@@ -180,7 +181,7 @@ class KeyValueStore(TableMapping[K, V]):
         self.key_type = key_type
         self._clock = clock
         prefix = settings.store.get("prefix", "") if prefix is None else prefix
-        self._use(keys_of(self.table, key_type, prefix))
+        self._keys = keys_of(self.table, key_type, prefix)
         self._values = _values(
             self.table,
             serializer or settings.store.get("serializer"),
@@ -188,7 +189,6 @@ class KeyValueStore(TableMapping[K, V]):
             value_type,
             compress_min_bytes,
         )
-        self._dumps, self._loads = self._values.dumps, self._values.loads
         self._readable = Readable(self._values.readable, self._values.reads)
         default = settings.store.get("default_ttl") if default_ttl is DEFAULT else default_ttl
         self._default_ttl = checked(default)
@@ -198,10 +198,6 @@ class KeyValueStore(TableMapping[K, V]):
         self._counts = bool(self.table.number and self.table.kind)
         culls = cull and self.table.expires and self.table.expires_index
         self._writes_to_cull = random.randrange(_CULL_EVERY_WRITES) if culls else float("inf")
-
-    def _use(self, keys: Keys) -> None:
-        self._keys = keys
-        self._row_key, self._key = keys.row_key, keys.key
 
     def __repr__(self) -> str:
         prefix = f", prefix {self._keys.prefix!r}" if self._keys.prefix else ""
@@ -264,7 +260,7 @@ class KeyValueStore(TableMapping[K, V]):
         >>> store.namespace("user:").row_key("ann")
         b'user:ann'
         """
-        return self._row_key(key)
+        return self._keys.row_key(key)
 
     def reserved(self, letter: bytes) -> "KeyValueStore[Any, Any]":
         """A store of rows beside the mapping, by names of any length, for what builds on hskv.
@@ -279,7 +275,7 @@ class KeyValueStore(TableMapping[K, V]):
         (1, 0)
         """
         store: KeyValueStore[Any, Any] = self.namespace("")
-        store._use(ReservedKeys(self._keys, letter))
+        store._keys = ReservedKeys(self._keys, letter)
         return store
 
     @property
@@ -299,12 +295,15 @@ class KeyValueStore(TableMapping[K, V]):
         >>> store.get("a"), store.get("b"), store.get("b", 0)
         (1, None, 0)
         """
-        rows = self._executor.find_value(self._row_key(key), now_ms(self._clock))
-        return self._loads(*rows[0]) if rows else default  # type: ignore[arg-type]
+        rows = self._executor.find_value(self._keys.row_key(key), now_ms(self._clock))
+        if not rows:
+            return default
+        value, number, kind = rows[0]
+        return self._values.loads(value, number, kind)  # type: ignore[arg-type]
 
     def __contains__(self, key: object) -> bool:
         """Is there such a key? Reads no value; one round trip. TypeError for another type."""
-        return bool(self._executor.find_kind(self._row_key(key), now_ms(self._clock)))
+        return bool(self._executor.find_kind(self._keys.row_key(key), now_ms(self._clock)))
 
     def get_versioned(self, key: K) -> tuple[V, int]:
         """The value of a key and its version, for `compare_and_set`. KeyError; one round trip.
@@ -318,11 +317,11 @@ class KeyValueStore(TableMapping[K, V]):
         """
         self._need("version", "get_versioned")
         columns: tuple[Column, ...] = (*_VALUE, "version")
-        rows = cast(Found, self._do(Find((self._row_key(key),), columns, live(self._now()))))
+        rows = cast(Found, self._do(Find((self._keys.row_key(key),), columns, live(self._now()))))
         if not rows:
             raise KeyError(key)
         *cells, version = rows[0]
-        return self._loads(*cells), int(version)
+        return self._values.loads(*cells), int(version)
 
     def set(self, key: K, value: V, ttl: TtlOrKeep = DEFAULT, *, resolve: bool = False) -> None:
         """Store a value, whatever was there; with `KEEP` it expires when the old one would have.
@@ -336,18 +335,20 @@ class KeyValueStore(TableMapping[K, V]):
         >>> 1799 < store.ttl("session") <= 1800
         True
         """
-        cells = self._cells(self._row_key(key), value, ttl)
+        cells = self._cells(self._keys.row_key(key), value, ttl)
         try:
             if ttl is KEEP:
                 self._run(plans.keep_row(Row(*cells), self._now))
-            elif not self._executor.replace(*cells):
+            elif not self._executor.replace(cells):
                 self._run(plans.set_row(Row(*cells), missing=True))
         except OutcomeUnknownError as error:
             row = Row(*cells)
             error.version = row.version
             if not (resolve and self._is_there(row, error)):
                 raise
-        self._after_writes(1)
+        self._writes_to_cull -= 1
+        if self._writes_to_cull <= 0:
+            self._cull(1)
 
     def add(self, key: K, value: V, ttl: TtlOrDefault = DEFAULT) -> bool:
         """Store a value where the key is missing; was it stored? Atomic, one round trip.
@@ -405,7 +406,7 @@ class KeyValueStore(TableMapping[K, V]):
         plan = plans.swap_row(row, self._readable, self._now, keep=ttl is KEEP)
         old = self._write(row, plan).old
         if old is not None:
-            return cast(V, self._loads(*old))
+            return cast(V, self._values.loads(*old))
         if default is MISSING:
             raise KeyError(key)
         return cast(T, default)
@@ -420,7 +421,7 @@ class KeyValueStore(TableMapping[K, V]):
         """
         row = self._row(key, default, _not_keep(ttl, "setdefault"))
         found = self._write(row, plans.default_row(row, self._now, _VALUE))
-        return default if found is None else cast(V, self._loads(*found))
+        return default if found is None else cast(V, self._values.loads(*found))
 
     def delete(self, key: K) -> bool:
         """Remove a key; was it there? Atomic, one round trip.
@@ -429,7 +430,7 @@ class KeyValueStore(TableMapping[K, V]):
         >>> store.delete("a"), store.delete("a")
         (True, False)
         """
-        return self._do(Delete((self._row_key(key),), live(self._now()))) == 1
+        return self._do(Delete((self._keys.row_key(key),), live(self._now()))) == 1
 
     def touch(self, key: K, ttl: TtlOrDefault = DEFAULT) -> bool:
         """Set when a key expires, leaving its value; was it there? Atomic, one round trip.
@@ -439,7 +440,7 @@ class KeyValueStore(TableMapping[K, V]):
         (True, False)
         """
         self._need("expires", "touch")
-        row_key, where = self._row_key(key), live(self._now())
+        row_key, where = self._keys.row_key(key), live(self._now())
         expires = self._expires(_not_keep(ttl, "touch"))
         return self._do(Update(row_key, where, ("expires",), (expires,))) == 1
 
@@ -451,7 +452,8 @@ class KeyValueStore(TableMapping[K, V]):
         None
         """
         self._need("expires", "ttl")
-        rows = cast(Found, self._do(Find((self._row_key(key),), ("expires",), live(self._now()))))
+        verb = Find((self._keys.row_key(key),), ("expires",), live(self._now()))
+        rows = cast(Found, self._do(verb))
         if not rows:
             raise KeyError(key)
         expires = int(rows[0][0])
@@ -497,15 +499,14 @@ class KeyValueStore(TableMapping[K, V]):
         # Another store is gone through as it is sent: its items may change meanwhile.
         if isinstance(items, Mapping) and not isinstance(items, TableMapping):
             batch: _Batch[K] = _Batch(items)
-            row_keys = self._keys.row_keys(items)
-            pairs: Iterable[tuple[bytes, V]] = zip(row_keys, items.values(), strict=True)
+            packets = self._packets(self._keys.row_keys(items), items.values(), ttl)
         else:
             batch = _Batch()
             taken = batch.taken(items.items() if isinstance(items, Mapping) else items)
-            pairs = ((self._row_key(key), value) for key, value in taken)
-        rows = self._rows(pairs, ttl)
+            pairs = ((self._keys.row_key(key), value) for key, value in taken)
+            packets = plans.packets(self._rows(pairs, ttl))
         try:
-            for packet in plans.packets(rows):
+            for packet in packets:
                 batch.begin(len(packet))
                 self._run(plans.set_rows(packet, batch.progress))
                 self._after_writes(len(packet))
@@ -524,7 +525,7 @@ class KeyValueStore(TableMapping[K, V]):
         2
         """
         row_keys = list(self._keys.row_keys(keys))
-        batch: _Batch[K] = _Batch(map(self._key, row_keys))
+        batch: _Batch[K] = _Batch(map(self._keys.key, row_keys))
         count = 0
         try:
             for chunk in _chunks(row_keys):
@@ -749,7 +750,7 @@ class KeyValueStore(TableMapping[K, V]):
             raise ValueError(f"batch is a number of rows, not {batch!r}")
         first, end = self._keys.range(prefix)
         if start is not None:
-            asked = self._row_key(start)
+            asked = self._keys.row_key(start)
             # Decimal numbers do not compare as their text does, and have no prefix.
             first = asked if self.key_type is int else max(first, asked)
         return self._scanned(first, end, batch)
@@ -885,17 +886,17 @@ class KeyValueStore(TableMapping[K, V]):
         return self.client.stats()
 
     def _take(self, key: K) -> V | Literal[Missing.MISSING]:
-        row = self._run(plans.take_row(self._row_key(key), _VALUE, self._readable, self._now))
-        return MISSING if row is None else cast(V, self._loads(*row))
+        row = self._run(plans.take_row(self._keys.row_key(key), _VALUE, self._readable, self._now))
+        return MISSING if row is None else cast(V, self._values.loads(*row))
 
     def _take_first(self) -> tuple[K, V] | None:
         plan = plans.take_first(*self._keys.range(), _ITEM, self._readable, self._now)
         row = self._run(plan)
-        return None if row is None else (self._key(row[0]), self._loads(*row[1:]))
+        return None if row is None else (self._keys.key(row[0]), self._values.loads(*row[1:]))
 
     def _key_pages(self, rows: int) -> Iterator[list[K]]:
         for page in self._pages(("key",), *self._keys.range(), lambda _: rows):
-            yield [self._key(row[0]) for row in page]
+            yield [self._keys.key(row[0]) for row in page]
 
     def _items(self) -> Iterator[tuple[K, V]]:
         return self._scanned(*self._keys.range(), _KEYS_PER_REQUEST)
@@ -907,7 +908,7 @@ class KeyValueStore(TableMapping[K, V]):
             del page
             while rows:
                 key, *cells = rows.popleft()
-                yield self._key(key), self._loads(*cells)
+                yield self._keys.key(key), self._values.loads(*cells)
                 del cells
 
     def _pages(
@@ -938,11 +939,15 @@ class KeyValueStore(TableMapping[K, V]):
             self._need("kind", "counting")
         _check_int64("amount", amount)
         _check_int64("initial", initial)
-        row_key, expires = self._row_key(key), self._expires(_not_keep(ttl, "a counter"))
-        at, furthest = self._now(), bounds.furthest(amount)
+        row_key = self._keys.row_key(key)
+        never = ttl is DEFAULT and self._default_ttl is None
+        expires = NEVER if never else self._expires(_not_keep(ttl, "a counter"))
+        at, furthest = now_ms(self._clock), bounds.furthest(amount)
         before = self._executor.count(row_key, at, amount, *furthest) if furthest else None
         if before is not None:
-            self._after_writes(1)
+            self._writes_to_cull -= 1
+            if self._writes_to_cull <= 0:
+                self._cull(1)
             return before + amount
         version = _random_bits(_VERSION_BITS)
         row = Row(row_key, b"", initial + amount, Kind.INTEGER, version, expires)
@@ -958,15 +963,33 @@ class KeyValueStore(TableMapping[K, V]):
             )
 
     def _row(self, key: K, value: object, ttl: TtlOrKeep) -> Row:
-        return Row(*self._cells(self._row_key(key), value, ttl))
+        return Row(*self._cells(self._keys.row_key(key), value, ttl))
 
     def _cells(self, row_key: bytes, value: object, ttl: TtlOrKeep) -> Cells:
         """What a `Row` has, which takes longer to make than all of this."""
-        kind, number, data = self._dumps(value)
-        return row_key, data, number, kind, _random_bits(_VERSION_BITS), self._expires(ttl)
+        kind, number, data = self._values.dumps(value)
+        never = ttl is DEFAULT and self._default_ttl is None
+        expires = NEVER if never else self._expires(ttl)
+        return row_key, data, number, kind, _random_bits(_VERSION_BITS), expires
+
+    def _packets(
+        self, row_keys: Iterable[bytes], values: Iterable[V], ttl: TtlOrDefault
+    ) -> Iterator[list[Cells]]:
+        """What to send of a mapping; small texts, or bytes, without a look at each of them."""
+        keys, rest = iter(row_keys), iter(values)
+        while some := list(islice(rest, plans.PACKET_ROWS)):
+            theirs = islice(keys, len(some))
+            alike = self._values.dumps_alike(some)
+            if alike is None:
+                yield from plans.packets(self._rows(zip(theirs, some, strict=True), ttl))
+                continue
+            kind, cells = alike
+            versions = map(_random_bits, repeat(_VERSION_BITS, len(cells)))
+            same = repeat(0), repeat(kind), versions, repeat(self._expires(ttl))
+            yield list(zip(theirs, cells, *same, strict=False))
 
     def _rows(self, pairs: Iterable[tuple[bytes, V]], ttl: TtlOrDefault) -> Iterator[Cells]:
-        dumps = self._dumps
+        dumps = self._values.dumps
         ends = self._expires(ttl) != NEVER
         for row_key, value in pairs:
             kind, number, data = dumps(value)
@@ -974,8 +997,6 @@ class KeyValueStore(TableMapping[K, V]):
             yield row_key, data, number, kind, _random_bits(_VERSION_BITS), expires
 
     def _expires(self, ttl: TtlOrKeep) -> int:
-        if ttl is DEFAULT and self._default_ttl is None:
-            return NEVER
         seconds = self._default_ttl if ttl in (DEFAULT, KEEP) else checked(ttl)
         if seconds is not None:
             self._need("expires", "ttl")
@@ -1030,14 +1051,16 @@ class KeyValueStore(TableMapping[K, V]):
             plan.close()
 
     def _after_writes(self, count: int) -> None:
+        # Threads may lose a count between them, which does no harm.
+        self._writes_to_cull -= count
+        if self._writes_to_cull <= 0:
+            self._cull(count)
+
+    def _cull(self, count: int) -> None:
         """Remove a few expired rows after about every hundredth write, so that space comes free.
 
         After every tenth while there are more.
         """
-        # Threads may lose a count between them, which does no harm.
-        self._writes_to_cull -= count
-        if self._writes_to_cull > 0:
-            return
         self._writes_to_cull = _CULL_AGAIN_WRITES
         if self.client.stats()["write"]["waiting"]:
             # The writer need not wait for a connection with those who have yet to write.
@@ -1081,20 +1104,18 @@ class _Batch(Generic[K]):
     def __init__(self, keys: Iterable[K] = ()) -> None:
         self.progress = Progress()
         self.sent = False
-        self._waiting: deque[Any] = deque(keys)
-        self._packet: list[Any] = []
-        self._done: list[Any] = []
+        self._keys: list[Any] = list(keys)
+        self._begun = self._end = 0
 
     def taken(self, items: Iterable[tuple[K, V]]) -> Iterator[tuple[K, V]]:
         """The items, whose keys are counted in as they are taken."""
         for key, value in items:
-            self._waiting.append(key)
+            self._keys.append(key)
             yield key, value
 
     def begin(self, count: int) -> None:
         """The next so many keys are about to be sent; those before are done."""
-        self._done += self._packet
-        self._packet = [self._waiting.popleft() for _ in range(count)]
+        self._begun, self._end = self._end, self._end + count
         self.progress = Progress()
         self.sent = True
 
@@ -1105,13 +1126,13 @@ class _Batch(Generic[K]):
         """
         unknown_outcome = half_done or isinstance(error, OutcomeUnknownError)
         sent = self.progress.sent if unknown_outcome else set()
-        stored, failed, unknown = [*self._done], list[Any](), list[Any]()
-        for position, key in enumerate(self._packet):
+        stored, failed, unknown = self._keys[: self._begun], list[Any](), list[Any]()
+        for position, key in enumerate(self._keys[self._begun : self._end]):
             if position in self.progress.stored:
                 stored.append(key)
             else:
                 (unknown if position in sent else failed).append(key)
-        failed += self._waiting
+        failed += self._keys[self._end :]
         return BatchError(
             f"the batch could not be finished ({len(stored)} stored, {len(failed)} failed, "
             f"{len(unknown)} unknown): {error}",

@@ -5,9 +5,9 @@ them; everything else goes through a serializer. The kind column says which it w
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 from ..exceptions import SerializationError, ValueTooLargeError
 from ..wire.requests import INT64_MAX, INT64_MIN
@@ -35,9 +35,13 @@ class Kind(IntEnum):
 COMPRESSED: Final = 16
 
 # As plain integers: to look one up in an Enum costs as much as to encode a short text.
+_BYTES: Final = Kind.BYTES.value
 _TEXT: Final = Kind.TEXT.value
 _INTEGER: Final = Kind.INTEGER.value
 
+
+# So many characters, or bytes, are taken together: what they are encoded to is in memory at once.
+_SMALL_IN_ALL: Final = 1 << 18
 
 Stored = tuple[int, int, bytes]
 """A value as the columns kind, number and value hold it."""
@@ -50,6 +54,8 @@ class Values(Protocol):
     """What rows must be for `loads` to read them."""
 
     def dumps(self, value: object) -> Stored: ...  # noqa: D102 the implementations say it
+
+    def dumps_alike(self, values: Sequence[object]) -> tuple[int, Sequence[bytes]] | None: ...  # noqa: D102 as above
 
     def loads(self, value: bytes, number: bytes, kind: bytes) -> Any: ...  # noqa: D102 as above
 
@@ -83,9 +89,8 @@ class KindValues:
         }
         self._add(Kind.BYTES, lambda value: value)
         self._add(Kind.TEXT, bytes.decode)
-        # The most frequent ones without a call in between.
+        # Frequent, and so without a call in between.
         self._loads[b"0"] = lambda value, number: value
-        self._loads[b"1"] = lambda value, number: value.decode()
         known = [*always_readable(), *map(serializer_of, also_read), self._serializer]
         for one in known:
             self._add(one.kind, one.loads)
@@ -118,7 +123,10 @@ class KindValues:
         """
         kind = type(value)
         if kind is str:
-            data = _text(value)  # type: ignore[arg-type]
+            try:
+                data = value.encode()  # type: ignore[attr-defined]
+            except UnicodeEncodeError as error:
+                raise _no_text(error) from error
             if len(data) < self._as_it_is:
                 return _TEXT, 0, data
             return self._stored(_TEXT, data)
@@ -127,6 +135,22 @@ class KindValues:
         if isinstance(value, (bytes, bytearray, memoryview)):
             return self._stored(Kind.BYTES, bytes(value))
         return self._stored(self._serializer.kind, _serialized(self._serializer, value))
+
+    def dumps_alike(self, values: Sequence[object]) -> tuple[int, Sequence[bytes]] | None:
+        """The one kind and the value columns of many texts, or many bytes, that are small.
+
+        None for all others, which `dumps` takes one by one.
+        """
+        types = set(map(type, values))
+        if types not in ({str}, {bytes}) or sum(map(len, values)) > _SMALL_IN_ALL:  # type: ignore[arg-type]
+            return None
+        kind, cells = _BYTES, cast(Sequence[bytes], values)
+        if types == {str}:
+            try:
+                kind, cells = _TEXT, list(map(str.encode, cast(Sequence[str], values)))
+            except UnicodeEncodeError:
+                return None
+        return (kind, cells) if max(map(len, cells)) < self._as_it_is else None
 
     def _stored(self, kind: int, value: bytes) -> Stored:
         if self._compress_min_bytes is not None and len(value) >= self._compress_min_bytes:
@@ -139,18 +163,21 @@ class KindValues:
 
     def loads(self, value: bytes, number: bytes, kind: bytes) -> Any:
         """The Python value of a row. Raises SerializationError where it cannot be read."""
-        loads = self._loads.get(kind)
-        if loads is None:
-            raise SerializationError(
-                f"a row of kind {_text_of(kind)} cannot be read by this store: it was written "
-                "with another serializer; name that as serializer or in also_read"
-            )
         try:
-            return loads(value, number)
+            # Text is so frequent that it is read here, without a call.
+            if kind == b"1":
+                return value.decode()
+            loads = self._loads.get(kind)
+            if loads is not None:
+                return loads(value, number)
         except SerializationError:
             raise
         except Exception as error:  # a serializer may raise anything
             raise _unreadable(error) from error
+        raise SerializationError(
+            f"a row of kind {_text_of(kind)} cannot be read by this store: it was written "
+            "with another serializer; name that as serializer or in also_read"
+        )
 
     def loads_items(self, rows: Found, keys: Mapping[bytes, Any]) -> dict[Any, Any]:
         """The values of rows of (key, value, number, kind), by what `keys` has for theirs.
@@ -158,7 +185,6 @@ class KindValues:
         KeyError for a row of another key; else as `loads`.
         """
         try:
-            # Text is so frequent that it is read here, without a call for each.
             return {
                 keys[key]: value.decode() if kind == b"1" else self.loads(value, number, kind)
                 for key, value, number, kind in rows
@@ -203,6 +229,9 @@ class RawValues:
             raise _too_large(data, self._table.value_bytes)
         return 0, 0, data
 
+    def dumps_alike(self, values: Sequence[object]) -> None:
+        """None: each by `dumps`."""
+
     def loads_items(self, rows: Found, keys: Mapping[bytes, Any]) -> dict[Any, Any]:
         """As `KindValues.loads_items`."""
         return {keys[key]: self.loads(value, number, kind) for key, value, number, kind in rows}
@@ -235,7 +264,11 @@ def _text(value: str) -> bytes:
     try:
         return value.encode()
     except UnicodeEncodeError as error:
-        raise SerializationError(f"the text is not valid Unicode: {error}") from error
+        raise _no_text(error) from error
+
+
+def _no_text(error: UnicodeEncodeError) -> SerializationError:
+    return SerializationError(f"the text is not valid Unicode: {error}")
 
 
 def _too_large(value: bytes, most: int) -> ValueTooLargeError:

@@ -5,9 +5,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
-from .endpoint import DEFAULT_READ_PORT, Address, Secret, SecretBytes, SecretSource
+from .endpoint import (
+    DEFAULT_READ_PORT,
+    Address,
+    Secret,
+    SecretBytes,
+    SecretSource,
+    percent_decoded,
+)
 from .sql_address import SqlLogin, sql_login
 
 __all__ = [
@@ -133,7 +139,7 @@ def _replica(text: str) -> Address:
 
 def _decoded(text: str) -> str:
     try:
-        return unquote_to_bytes(text).decode()
+        return percent_decoded(text).decode()
     except UnicodeDecodeError:
         # Without its cause, which would quote the text: it may be a secret.
         raise ValueError("a part of the URL is not UTF-8 once it is percent-decoded") from None
@@ -146,7 +152,7 @@ def _userinfo(netloc: str) -> tuple[bytes | None, str]:
     user, colon, secret = userinfo.partition(":")
     if user or not colon:
         raise ValueError("HandlerSocket has no users: write the secret as hskv://:SECRET@HOST")
-    return unquote_to_bytes(secret), host
+    return percent_decoded(secret), host
 
 
 _Listeners = tuple[tuple[Address, ...], tuple[Address, ...]]

@@ -29,7 +29,8 @@ from ..exceptions import (
     RequestTimeoutError,
 )
 from ..wire import requests
-from ..wire.replies import Reply, ReplyReader, decode_reply
+from ..wire.codec import decode_rows
+from ..wire.replies import Reply, ReplyReader
 from .address import Address, Secret, SecretBytes
 from .fork import close_after_fork
 
@@ -108,7 +109,8 @@ class Channel:
         self._sock = open_socket(address, connect_timeout)
         try:
             self._cooperative = _is_cooperative(self._sock)
-            self._slow = self._cooperative or self._traced
+            # Greenlets, and who traces, take the longer way with every request.
+            self._at_once = -1 if self._cooperative or self._traced else _LARGE_BYTES
             self._poll = select.poll()
             self._poll.register(self._sock, select.POLLIN)
             if not self._cooperative:
@@ -163,7 +165,7 @@ class Channel:
         RequestTimeoutError or ProtocolError when something was; each of them closes the channel.
         """
         index_id = self._ids.get(index)
-        if index_id is None or len(body) > _LARGE_BYTES or self._slow:
+        if index_id is None or len(body) > self._at_once:
             return self.call_many([(index, body)], deadline)[0]
         sent = False
         try:
@@ -177,8 +179,7 @@ class Channel:
             except BlockingIOError:
                 data = self._recv(deadline)
             # Nearly every reply comes whole and alone; only the others need the reader.
-            reply = decode_reply(data)
-            return self._receive(1, deadline, data)[0] if reply is None else reply
+            return decode_rows(data) or self._receive(1, deadline, data)[0]
         except BaseException as error:
             self._break(error, sent)
             raise
@@ -188,11 +189,12 @@ class Channel:
 
         Indexes not yet opened here are opened in the same write. Errors as in `call`.
         """
+        indexes, bodies = zip(*calls, strict=True)
+        index_id = self._ids.get(indexes[0])
+        if index_id is not None and len(set(indexes)) == 1:
+            return self._exchange(index_id + index_id.join(bodies), len(calls), deadline)
         opened: dict[Index, bytes] = {}
-        try:
-            lines = [self._ids[index] + body for index, body in calls]
-        except KeyError:
-            lines = [self._request(index, body, opened) for index, body in calls]
+        lines = [self._request(index, body, opened) for index, body in calls]
         lines[:0] = [index.open_line(int(number)) for index, number in opened.items()]
         replies = self._exchange(b"".join(lines), len(lines), deadline)
         if not opened:

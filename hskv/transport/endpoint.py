@@ -98,3 +98,12 @@ class _FileSecret:
                 f"the secret file {self.path} cannot be read: {error.strerror}; "
                 "give this user the right to read it"
             ) from error
+
+
+def percent_decoded(text: str) -> bytes:
+    """A part of a URL as the bytes that it stands for."""
+    if "%" not in text:
+        return text.encode()
+    from urllib.parse import unquote_to_bytes  # slow to import, and seldom wanted
+
+    return unquote_to_bytes(text)

@@ -106,7 +106,7 @@ class ChannelPool(Generic[ChannelT]):
         return f"<ChannelPool, {state}, {len(self._idle)} idle, {len(self._waiters)} waiting>"
 
     def acquire(self) -> ChannelT:
-        """A channel for one exchange; it must go back by `release` or `discard`.
+        """A channel for one exchange, its `last_used` now; goes back by `release` or `discard`.
 
         Raises PoolTimeoutError when none comes free in time, and whatever connecting raises.
         """
@@ -118,6 +118,7 @@ class ChannelPool(Generic[ChannelT]):
             now = monotonic()
             if now - channel.last_used < self._peek_after or self._usable(channel, now):
                 channel.holder = self
+                channel.last_used = now
                 return channel
         return self._acquire_slowly()
 
@@ -240,8 +241,10 @@ class ChannelPool(Generic[ChannelT]):
             if waiter.orphaned:
                 continue
             channel = waiter.channel or self._connected(waiter)
-            if channel and (channel.holder is self or self._usable(channel, monotonic())):
+            now = monotonic()
+            if channel and (channel.holder is self or self._usable(channel, now)):
                 channel.holder = self
+                channel.last_used = now
                 return channel
 
     def _next(self, deadline: float) -> _Waiter[ChannelT]:

@@ -4,9 +4,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
-from .endpoint import Address, Secret, SecretBytes
+from .endpoint import Address, Secret, SecretBytes, percent_decoded
 
 DEFAULT_SQL_PORT: Final = 3306
 
@@ -55,7 +54,7 @@ def parse_sql_url(url: str) -> SqlLogin:
     if not at or not user or "/" in userinfo or scheme not in ("mysql", "mysql+unix"):
         raise ValueError(_FORM)
     hosts = _hosts(place) if scheme == "mysql" else _socket(place)
-    secret = SecretBytes(unquote_to_bytes(password)) if colon else None
+    secret = SecretBytes(percent_decoded(password)) if colon else None
     return SqlLogin(hosts, _decoded(user), Password(secret))
 
 
@@ -103,7 +102,7 @@ def _socket(place: str) -> tuple[Address, ...]:
 
 def _decoded(text: str) -> str:
     try:
-        return unquote_to_bytes(text).decode()
+        return percent_decoded(text).decode()
     except UnicodeDecodeError:
         # Without its cause, which would quote the text.
         raise ValueError("sql is not UTF-8 once it is percent-decoded") from None

@@ -22,7 +22,8 @@ _LARGE = 1 << 22
 _COUNTS: dict[bytes | None, int] = {b"%d" % count: count for count in range(4097)}
 _LF = 0x0A
 
-_Decoded = tuple[bytes | None, int, list[tuple[bytes | None, ...]]]
+_Rows = list[tuple[bytes | None, ...]]
+_Decoded = _Rows | tuple[bytes | None, int, _Rows]
 
 
 def encode_tokens(tokens: Sequence[bytes | None]) -> bytes:
@@ -79,19 +80,25 @@ def decode_tokens(line: bytes) -> list[bytes | None]:
     return tokens
 
 
-def decode_reply(data: bytes) -> _Decoded | None:
-    """The first token of a reply, the number of its columns, and the rest as rows of so many.
-
-    None where `data` is not one whole line with its LF. What is no "0" is followed by words: one
-    row. Raises ValueError for a malformed escape, and where columns and values do not fit.
-    """
-    if data.find(_LF) != len(data) - 1 or not data:
+def decode_rows(data: bytes) -> _Rows | None:
+    """The rows of one whole reply that has some; None where `data` is anything else."""
+    if data.find(_LF) != len(data) - 1 or data[:2] != b"0\t":
         return None
-    return _decoded(data[:-1])
+    try:
+        decoded = _decoded(data[:-1])
+    except ValueError:
+        return None
+    return decoded if isinstance(decoded, list) else None
 
 
 def decode_replies(data: bytes | memoryview) -> tuple[list[_Decoded], int]:
-    """Every whole line as `decode_reply` gives it, and how many bytes they are in all."""
+    """Every whole line, and how many bytes they are in all.
+
+    A line that begins with "0" is a list of rows, of as many cells as it has columns. One without
+    rows, and what is no "0", which words follow, is its first token, the number of its columns, and
+    one row or none. Raises ValueError for a malformed escape, and where columns and values do not
+    fit.
+    """
     data = bytes(data)
     *lines, rest = data.split(b"\n")
     return [_decoded(line) for line in lines], len(data) - len(rest)
@@ -108,12 +115,14 @@ def _decoded(line: bytes) -> _Decoded:
     if columns is None:
         raise ValueError("a reply has no number of columns")
     size = len(cells) - 1
-    if size == columns or code != b"0":
+    if not size or code != b"0":
         return code, columns, [tuple(cells[1:])] if size else []
-    if size % columns if columns else size:
+    if size == columns:
+        return [tuple(cells[1:])]
+    if not columns or size % columns:
         raise ValueError("the values of a reply do not fit its columns")
-    starts = range(1, size + 1, columns or 1)
-    return code, columns, [tuple(cells[start : start + columns]) for start in starts]
+    starts = range(1, size + 1, columns)
+    return [tuple(cells[start : start + columns]) for start in starts]
 
 
 def _decode_large(line: bytes) -> list[bytes | None]:

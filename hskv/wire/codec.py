@@ -11,7 +11,7 @@ from types import ModuleType
 
 __all__ = [
     "decode_replies",
-    "decode_reply",
+    "decode_rows",
     "decode_tokens",
     "encode_token",
     "encode_tokens",
@@ -20,7 +20,8 @@ __all__ = [
     "implementation",
 ]
 
-_Decoded = tuple[bytes | None, int, list[tuple[bytes | None, ...]]]
+_Rows = list[tuple[bytes | None, ...]]
+_Decoded = _Rows | tuple[bytes | None, int, _Rows]
 
 _MODULES = {"cython": "hskv_fast", "python": "hskv.wire._codec"}
 
@@ -48,5 +49,5 @@ encode_tokens: Callable[[Sequence[bytes | None]], bytes] = _module.encode_tokens
 fill: Callable[[bytes, Sequence[bytes | int]], bytes] = _module.fill
 fill_each: Callable[[bytes, Iterable[Sequence[bytes | int]]], list[bytes]] = _module.fill_each
 decode_tokens: Callable[[bytes], list[bytes | None]] = _module.decode_tokens
-decode_reply: Callable[[bytes], _Decoded | None] = _module.decode_reply
+decode_rows: Callable[[bytes], _Rows | None] = _module.decode_rows
 decode_replies: Callable[[bytes | memoryview], tuple[list[_Decoded], int]] = _module.decode_replies

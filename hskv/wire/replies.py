@@ -4,7 +4,7 @@ The outcome of one request is a list of rows, or an `OperationalError` that is a
 somebody raises it, so that a pipeline can hand out any mix of the two.
 """
 
-from typing import Final
+from typing import Final, cast
 
 from ..exceptions import (
     AuthenticationError,
@@ -142,21 +142,6 @@ class NoRows(list[Row]):
     def __init__(self, columns: int) -> None:
         super().__init__()
         self.columns = columns
-
-
-def decode_reply(data: bytes) -> Reply | None:
-    """The reply that `data` is; None where it is not one whole line, with its LF.
-
-    Raises ProtocolError where it is no reply.
-    """
-    try:
-        decoded = codec.decode_reply(data)
-    except ValueError:
-        raise _nonsense(data) from None
-    if decoded is None:
-        return None
-    code, columns, rows = decoded
-    return rows if code == b"0" and rows else _reply(code, columns, rows, data)
 
 
 def modified_rows(rows: list[Row]) -> int:
@@ -308,17 +293,13 @@ def _decoded(data: bytes | memoryview) -> tuple[list[Reply], int]:
         decoded, end = codec.decode_replies(data)
     except ValueError:
         raise _nonsense(bytes(data[:80])) from None
-    replies = [
-        rows if code == b"0" and rows else _reply(code, columns, rows, data)
-        for code, columns, rows in decoded
-    ]
-    return replies, end
+    if {list}.issuperset(map(type, decoded)):
+        return cast(list[Reply], decoded), end
+    return [one if isinstance(one, list) else _reply(*one, data) for one in decoded], end
 
 
 def _reply(code: bytes | None, columns: int, rows: list[Row], data: bytes | memoryview) -> Reply:
-    if code == b"0":
-        return rows or NoRows(columns)
-    return _error(code, rows, data)
+    return NoRows(columns) if code == b"0" else _error(code, rows, data)
 
 
 def _error(code: bytes | None, rows: list[Row], data: bytes | memoryview) -> OperationalError:

@@ -100,11 +100,15 @@ def find(
     filters: Sequence[Filter] = (),
 ) -> bytes:
     """A find, without the index id. With `in_` the limit must be at least its length."""
-    if limit == 1 and offset == 0 and len(key) == 1 and in_ is None and not filters:
-        template, value = _FIND_ONE.get(operation), key[0]
-        if template is not None and value is not None:
-            return fill(template, (value,))
     return encode_tokens(_find(operation, key, limit, offset, in_, filters)) + b"\n"
+
+
+def find_one(operation: str, key: bytes | str | int | None) -> bytes:
+    """A find of one row by a key of one part: `find` of its token."""
+    value = key.encode() if type(key) is str else token(key)
+    if value is None or operation not in _FIND_ONE:
+        return find(operation, [value])
+    return fill(_FIND_ONE[operation], (value,))
 
 
 def find_template(filters: Sequence[tuple[int, str]]) -> bytes:
@@ -114,6 +118,20 @@ def find_template(filters: Sequence[tuple[int, str]]) -> bytes:
     is a fraction of the cost this way.
     """
     return _by_key(filters) + b"\n"
+
+
+def find_in(keys: Sequence[bytes], filters: bytes) -> bytes:
+    """A find of one row for each of at most `MAX_IN` keys of one part; `filters` end the line."""
+    count = len(keys)
+    return b"\t=\t1\t\t%d\t0\t@\t0\t%d\t%b%b\n" % (count, count, encode_tokens(keys), filters)
+
+
+def filters_template(filters: Sequence[tuple[int, str]]) -> bytes:
+    """An integer for each filter (column, operation), for `codec.fill`; what `find_in` takes."""
+    template = b""
+    for column, operation in filters:
+        template += b"\tF\t" + _FILTER_TOKENS[operation] + b"\t%d\t%%d" % column
+    return template
 
 
 def find_modify_template(
@@ -134,10 +152,7 @@ def insert_template(values: Sequence[bytes]) -> bytes:
 
 
 def _by_key(filters: Sequence[tuple[int, str]]) -> bytes:
-    template = b"\t=\t1\t%b\t1\t0"
-    for column, operation in filters:
-        template += b"\tF\t" + _FILTER_TOKENS[operation] + b"\t%d\t%%d" % column
-    return template
+    return b"\t=\t1\t%b\t1\t0" + filters_template(filters)
 
 
 def insert(values: Sequence[Token]) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import pymysql
 import pytest
@@ -27,7 +27,7 @@ from hskv.exceptions import (
 )
 from hskv.mariadb import PrivateServer
 from hskv.transport.retry import Effect
-from hskv.wire.replies import _ERRORS, Reply, decode_reply, operational_error
+from hskv.wire.replies import _ERRORS, Reply, ReplyReader, operational_error
 
 OPTIONS: dict[str, str | int | None] = {
     "innodb_lock_wait_timeout": 1,
@@ -84,7 +84,7 @@ class Wire:
         self.sock.sendall(lines.replace(" ", "\t").encode() + b"\n")
 
     def replies(self, count: int) -> list[Reply]:
-        return [cast(Reply, decode_reply(self._lines.readline())) for _ in range(count)]
+        return [ReplyReader().feed(self._lines.readline())[0] for _ in range(count)]
 
     def ask(self, lines: str) -> list[Reply]:
         self.send(lines)

@@ -103,7 +103,7 @@ def test_all_implementations_agree_on_any_line(line: bytes) -> None:
 )
 def test_all_implementations_agree_on_any_reply(head: bytes, line: bytes, end: bytes) -> None:
     data = head + line + end
-    for function in ("decode_reply", "decode_replies"):
+    for function in ("decode_rows", "decode_replies"):
         assert len({outcome(name, function, data) for name in MODULES}) == 1
 
 
@@ -165,16 +165,13 @@ def test_tokens_longer_than_what_is_looked_at_at_once(alphabet: bytes | range, s
 REPLIES = [
     (b"0\t1\n", (b"0", 1, [])),
     (b"0\t0\n", (b"0", 0, [])),
-    (b"0\t2\ta\t\x00\t\t\x01J\n", (b"0", 2, [(b"a", None), (b"", b"\n")])),
+    (b"0\t2\ta\t\x00\t\t\x01J\n", [(b"a", None), (b"", b"\n")]),
     (b"\x00\t1\tx\n", (None, 1, [(b"x",)])),
     (b"2\t1\n", (b"2", 1, [])),
     (b"1\t1\tnew\twords\n", (b"1", 1, [(b"new", b"words")])),
-    (b"0\t4096" + b"\tx" * 8192 + b"\n", (b"0", 4096, [(b"x",) * 4096] * 2)),
-    (b"", None),
-    (b"0\t1", None),
-    (b"0\t1\n\n", None),
-    (b"0\t1\n0\t1\n", None),
+    (b"0\t4096" + b"\tx" * 8192 + b"\n", [(b"x",) * 4096] * 2),
 ]
+NOT_ONE_LINE = [b"", b"0", b"0\t", b"0\t1", b"0\t1\ta", b"0\t1\ta\n\n", b"0\t1\ta\n0\t1\ta\n"]
 NO_REPLIES = [
     *(b"\n", b"0\n", b"0\t\n", b"0\tx\n", b"0\t01\n", b"0\t-1\n", b"0\t4097\n", b"0\t99999\n"),
     *(b"0\t0\ta\n", b"0\t2\ta\n", b"0\t2\ta\tb\tc\n", b"0\t1\t\x01\n", b"\x01\t1\n", b"0\t\x01q\n"),
@@ -183,13 +180,23 @@ NO_REPLIES = [
 
 @pytest.mark.parametrize(("data", "meaning"), REPLIES, ids=lambda data: repr(data)[:20])
 def test_replies(implementation: ModuleType, data: bytes, meaning: object) -> None:
-    assert implementation.decode_reply(data) == meaning
+    assert implementation.decode_replies(data) == ([meaning], len(data))
+
+
+@pytest.mark.parametrize(("data", "meaning"), REPLIES, ids=lambda data: repr(data)[:20])
+def test_rows_of_a_reply(implementation: ModuleType, data: bytes, meaning: object) -> None:
+    assert implementation.decode_rows(data) == (meaning if isinstance(meaning, list) else None)
+
+
+@pytest.mark.parametrize("data", [*NOT_ONE_LINE, *NO_REPLIES], ids=repr)
+def test_what_is_not_one_reply_has_no_rows(implementation: ModuleType, data: bytes) -> None:
+    assert implementation.decode_rows(data) is None
 
 
 @pytest.mark.parametrize("data", NO_REPLIES, ids=repr)
 def test_what_is_no_reply_is_a_value_error(implementation: ModuleType, data: bytes) -> None:
     with pytest.raises(ValueError, match=r"reply|escape"):
-        implementation.decode_reply(data)
+        implementation.decode_replies(data)
 
 
 def test_every_byte(implementation: ModuleType) -> None:
@@ -266,7 +273,7 @@ def test_an_escape_at_the_border_of_64_kib_of_a_line_of_megabytes(
 
 def test_replies_of_a_packet_and_what_is_left_of_it(implementation: ModuleType) -> None:
     data = b"0\t1\t1\n1\t1\t121\n0\t2\ta\t\x00\n0\t1"
-    replies = [(b"0", 1, [(b"1",)]), (b"1", 1, [(b"121",)]), (b"0", 2, [(b"a", None)])]
+    replies = [[(b"1",)], (b"1", 1, [(b"121",)]), [(b"a", None)]]
     assert implementation.decode_replies(data) == (replies, len(data) - 3)
     assert implementation.decode_replies(data[:5]) == ([], 0)
     assert implementation.decode_replies(b"") == ([], 0)

@@ -16,9 +16,12 @@ from hskv.wire.requests import (
     Filter,
     In,
     auth,
+    filters_template,
     find,
+    find_in,
     find_modify,
     find_modify_template,
+    find_one,
     find_template,
     insert,
     open_index,
@@ -269,3 +272,21 @@ def test_a_template_of_a_change_is_filled_with_key_filters_and_values() -> None:
 def test_a_limit_that_is_no_integer_is_refused(limit: Any, offset: Any) -> None:
     with pytest.raises(TypeError, match="integers"):
         find("=", [b"k"], limit, offset)
+
+
+@pytest.mark.parametrize("key", ["a\tb", "\N{SNOWMAN}", b"\x00", 17, None])
+def test_a_find_of_one_key_is_the_same_line(key: str | bytes | int | None) -> None:
+    assert find_one(">=", key) == find(">=", [token(key)])
+
+
+def test_a_find_of_one_key_checks_its_operation() -> None:
+    with pytest.raises(ValueError, match="operation"):
+        find_one("<>", "a")
+
+
+def test_a_find_of_many_keys_is_the_same_line() -> None:
+    keys = [b"a", b"b\tc", b"\x01"]
+    filters = fill(filters_template([(1, ">"), (2, "!=")]), (5, -1))
+    line = find_in(keys, filters)
+    asked = [Filter(1, ">", b"5"), Filter(2, "!=", b"-1")]
+    assert line == find("=", [b""], 3, 0, In(0, keys), asked)

@@ -118,6 +118,29 @@ class Upper:
         raise LookupError(data)
 
 
+ALIKE: list[list[Any]] = [["a", "", "\N{SNOWMAN}"], [b"a", b"", b"\x00"]]
+NOT_ALIKE: list[list[Any]] = [
+    ["a", b"a"],
+    [1, 2],
+    ["\ud800"],
+    ["x" * (1 << 18), "x"],
+    [bytearray(b"a")],
+]
+
+
+@pytest.mark.parametrize("values", ALIKE, ids=repr)
+def test_values_alike_are_stored_as_each_alone(values: list[Any]) -> None:
+    kind, cells = PLAIN.dumps_alike(values) or (None, [])
+    assert [(kind, 0, cell) for cell in cells] == [dumps(value) for value in values]
+
+
+@pytest.mark.parametrize("values", NOT_ALIKE, ids=lambda values: repr(values)[:20])
+def test_what_is_not_alike_and_small_is_left_to_be_taken_one_by_one(values: list[Any]) -> None:
+    assert PLAIN.dumps_alike(values) is None
+    assert KindValues(Table(value_bytes=3)).dumps_alike(["a", "four"]) is None
+    assert KindValues(Table(), compress_min_bytes=4).dumps_alike(["a", "four"]) is None
+
+
 class TestSerializers:
     def test_a_row_says_by_which_it_is_read(self) -> None:
         stored = {name: KindValues(Table(), name).dumps([1]) for name in ("msgpack", "pickle")}
