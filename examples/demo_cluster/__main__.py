@@ -49,9 +49,8 @@ def kill_node(console: Console, cluster: PrivateGalera) -> str:
     """Kill the node that is written to."""
     node = cluster.nodes[0]
     node.kill()
-    console.print(
-        f"  kill -9 of the node that is written to, {node.listener}; nobody does anything"
-    )
+    console.print(f"  kill -9 of the node that is written to, {node.listener};")
+    console.print("  nobody does anything about it")
     return "joins again, with a copy of the data"
 
 

@@ -35,30 +35,28 @@ IN_EVERY_PROCESS, BY_THE_OPERATOR = re.findall(r"```python\n(.*?)```", SECTION, 
 
 WORKER = """
 import json, sys, time
-from dataclasses import replace
-from hskv import Client
-from hskv.exceptions import RequestTimeoutError
-from hskv.transport.address import load_settings
+import hskv
 
-settings = [load_settings(url) for url in sys.argv[1:]]
-readers = tuple(one.readers[0] for one in settings)
-client = Client.from_settings(replace(settings[0], readers=readers))
+store = hskv.connect(sys.argv[1], read="replica")
+client = store.client
 exec(sys.stdin.read())
-index = client.open("kv", ["v"])
-reads, longest, errors, last = 0, 0.0, [], time.monotonic()
+name = sys.argv[2]
+reads, writes, longest, errors, last = 0, 0, 0.0, [], time.monotonic()
 print("ready", flush=True)
 end = last + 60
 while sys.stdout is not None and time.monotonic() < end:
     try:
-        if client.find(index, "=", ["there"]) != [(b"yes",)]:
+        if store["there"] != b"yes":
             errors.append("not found")
+        if reads % 20 == 0:
+            store[name] = writes = writes + 1
     except Exception as error:
         errors.append(repr(error))
     reads, now = reads + 1, time.monotonic()
     longest, last = max(longest, now - last), now
     if stopping:
         break
-print(json.dumps({"reads": reads, "longest": longest, "errors": errors[:3]}))
+print(json.dumps({"reads": reads, "writes": writes, "longest": longest, "errors": errors[:3]}))
 """
 # What a worker reads besides: how it is told to end.
 STOP = """
@@ -69,13 +67,21 @@ signal.signal(signal.SIGTERM, lambda *_: stopping.append(True))
 
 
 class Workers:
-    """Processes that read from all servers, and drain as the documentation has it."""
+    """Processes with a store each, which drain as the documentation has it.
+
+    They read from all servers, and write.
+    """
 
     def __init__(self, cluster: PrivateCluster[Any], number: int) -> None:
-        command = [sys.executable, "-c", WORKER, *(one.read_url for one in cluster.servers)]
+        command = [sys.executable, "-c", WORKER, cluster.url]
         self.processes = [
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            for _ in range(number)
+            subprocess.Popen(
+                [*command, f"worker {one}"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for one in range(number)
         ]
         for process in self.processes:
             assert process.stdin
@@ -200,6 +206,7 @@ class TestChangeTable:
         for result in workers.end():
             assert result["errors"] == []
             assert result["reads"] > 100
+            assert result["writes"] > 5
             # They waited, but for less than `pool_timeout`.
             assert result["longest"] < seconds + 1.0 < 5.0
         assert writer.longest_gap < 5.0
