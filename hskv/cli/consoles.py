@@ -13,6 +13,8 @@ _THEME = Theme(
         "progress.percentage": "none",
         "progress.remaining": "none",
         "progress.elapsed": "none",
+        "bar.back": "bright_black",
+        "bar.pulse": "green",
         "bar.complete": "green",
         "bar.finished": "green",
     }
