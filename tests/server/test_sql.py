@@ -271,7 +271,8 @@ class TestRefusalsOfTheServer:
                     store["a"] = 2
                 assert store["a"] == 1
                 threading.Timer(0.3, run_sql, ["SET GLOBAL read_only = 0"]).start()
-                store["a"] = 3
+                with hskv.connect(url, timeout=20) as patient:
+                    patient["a"] = 3
             finally:
                 run_sql("SET GLOBAL read_only = 0")
             assert store["a"] == 3
