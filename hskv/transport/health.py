@@ -138,17 +138,25 @@ class Health:
 
     def _watch(self) -> None:
         """Begin to ask the servers that are not asked."""
-        with self._news:
-            unwatched = [one for one in self._patients if not one.watched]
-            for patient in unwatched:
-                patient.watched = True
-            news = self._news
-        for patient in unwatched:
-            arguments = (weakref.ref(self), news, patient, patient.examiner(), self._closed)
-            name = f"hskv health of {patient.name}"
-            threading.Thread(
-                target=_ask_until_unused, args=arguments, name=name, daemon=True
-            ).start()
+        for patient in self._patients:
+            with self._news:
+                if patient.watched:
+                    continue
+                patient.watched, news = True, self._news
+            try:
+                self._thread(patient, news).start()
+            except BaseException:
+                # Of whoever has too many threads: the next request tries again.
+                patient.watched = False
+                raise
+
+    def _thread(self, patient: _Patient, news: threading.Condition) -> threading.Thread:
+        return threading.Thread(
+            target=_ask_until_unused,
+            args=(weakref.ref(self), news, patient, patient.examiner(), self._closed),
+            name=f"hskv health of {patient.name}",
+            daemon=True,
+        )
 
     def _ask(self, news: threading.Condition, patient: _Patient, examine: Examiner) -> bool:
         """Ask a server once, and tell; False when nobody wants to know any more."""

@@ -235,7 +235,19 @@ def test_one_that_ended_while_others_go_on_begins_anew(health: Health, bodies: l
     assert eventually(lambda: health._patients[1].watched)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_who_has_too_many_threads_is_told_and_may_try_again(
+    health: Health, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="new thread"):
+        patched.setattr(threading.Thread, "start", refuse)
+        well(health)
+    assert well(health)
+    assert len(threads()) == 3
+
+
 def test_a_child_begins_anew(health: Health, bodies: list[Body]) -> None:
     well(health)
     read, write = os.pipe()
