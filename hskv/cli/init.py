@@ -12,18 +12,18 @@ from .options import json_option, sql_options, url_options
 
 _SETTINGS: Final = """\
 [mariadb]
-plugin_maturity = beta                    # HandlerSocket is beta; without this it is not loaded
+plugin_maturity = beta             # HandlerSocket is beta; without this it is not loaded
 plugin_load_add = handlersocket
-handlersocket_address = 127.0.0.1         # left out, it listens on every interface
-handlersocket_port = 9998                 # to read; left out, it does not listen
-handlersocket_port_wr = 9999              # to write
+handlersocket_address = 127.0.0.1  # left out, it listens on every interface
+handlersocket_port = 9998          # to read; left out, it does not listen
+handlersocket_port_wr = 9999       # to write
 handlersocket_plain_secret = CHANGE-ME
 handlersocket_plain_secret_wr = CHANGE-ME-TOO
 handlersocket_threads = 16
 handlersocket_threads_wr = 1
-innodb_flush_log_at_trx_commit = 1        # 2: a crash of the machine may lose a second
-innodb_lock_wait_timeout = 1              # how long a write waits for a row that SQL has locked
-lock_wait_timeout = 10                    # ... for a table that SQL has locked; default: a day
+innodb_flush_log_at_trx_commit = 1 # 2: a crash of the machine may lose a second
+innodb_lock_wait_timeout = 1       # how long a write waits for a row that SQL has locked
+lock_wait_timeout = 10             # ... for a table that SQL has locked; default: a day
 """
 # A client that looks for a table which is not there keeps its name locked.
 _LOCK_SECONDS: Final = 10

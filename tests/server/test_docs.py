@@ -30,6 +30,7 @@ BESIDE = (DOCS / "redis-and-pymemcache.md").read_text()
 SERVER = DOCS / "server.md"
 # Where the documentation says that the server listens.
 PORTS = ("9998", "9999")
+SOCKET = "/run/mysqld/mysqld.sock"
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 pytestmark = pytest.mark.timeout(150)
@@ -87,7 +88,8 @@ class Session:
         found = re.search(r":(\d+),(\d+)/", self._server.url)
         assert found
         listening = dict(zip(PORTS, found.groups(), strict=True))
-        return re.sub("|".join(PORTS), lambda port: listening[port[0]], text)
+        listening[SOCKET] = self._server.sql["unix_socket"]
+        return re.sub("|".join(listening), lambda place: listening[place[0]], text)
 
     def _python(self, block: Block) -> None:
         # Filled up with lines, so that a traceback names that of the page.

@@ -32,6 +32,11 @@ def test_the_example_runs() -> None:
     )
 
 
+def test_the_settings_of_the_page_are_those_that_init_prints() -> None:
+    command = [sys.executable, "-m", "hskv", "init", "--settings"]
+    assert [subprocess.check_output(command, text=True)] == texts(SERVER, "ini")
+
+
 def test_the_event_removes_what_expired_more_than_a_minute_ago(
     hskv_store: KeyValueStore[str, Any], hskv_server: PrivateServer, run_sql: Callable[..., Any]
 ) -> None:
