@@ -17,7 +17,7 @@ from .exits import Exit, Failure
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from .. import Client, KeyValueStore
+    from .. import KeyValueStore
 
 _NO_SERVER: Final = (
     "no server is named: set HSKV_URL, or give --url or --url-file "
@@ -69,13 +69,6 @@ class App:
             for key in keys:
                 store.row_key(key)
         return store
-
-    def client(self, **options: Any) -> "Client":
-        """A client of the server; close it. Ends the command for a wrong URL."""
-        from .. import Client
-
-        with usage():
-            return Client(self.url, **options)
 
     def sql(self, **options: Any) -> Any:
         """A PyMySQL connection to the first SQL host, committed at once; close it."""

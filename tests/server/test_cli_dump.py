@@ -91,6 +91,23 @@ def test_through_a_pipe_and_under_a_prefix(
     assert shell("dump").out.split(b"\n")[1:3] == data.split(b"\n")[1:3]
 
 
+def test_what_has_no_place_under_a_prefix_is_refused(
+    shell: Shell, hskv_server: PrivateServer, hskv_store: KeyValueStore[str, Any]
+) -> None:
+    hskv_store["x" * 255] = 1
+    data = shell("dump").out
+    shell.export("HSKV_URL", f"{hskv_server.url}&prefix=p:")
+    too_long = shell("load", stdin=data)
+    assert (too_long.code, "257 bytes" in too_long.err) == (2, True)
+    assert hskv_store.lease("l").acquire()
+    shell.export("HSKV_URL", hskv_server.url)
+    data = shell("dump").out
+    shell.export("HSKV_URL", f"{hskv_server.url}&prefix=p:")
+    lease = shell("load", stdin=data)
+    assert (lease.code, "without a prefix" in lease.err) == (4, True)
+    assert shell("scan").lines == []
+
+
 def test_rows_that_expired_meanwhile_are_left_out(
     shell: Shell, hskv_store: KeyValueStore[str, Any]
 ) -> None:

@@ -62,6 +62,21 @@ def test_secrets_on_the_command_line_are_warned_of(
     assert "chmod 600" in shell("scan", "--url-file", str(file)).err
 
 
+def test_sql_may_be_named_by_options(shell: Shell, tmp_path: Path) -> None:
+    url = os.environ["HSKV_SQL"]
+    shell.export("HSKV_SQL", None)
+    file = tmp_path / "sql"
+    file.touch(mode=0o600)
+    file.write_text(url)
+    for options in (("--sql", url), ("--sql-file", str(file))):
+        said = shell("stats", "--json", *options)
+        assert (said.code, said.err) == (0, "")
+        assert "data_bytes" in said.json
+    said = shell("stats", "--sql", "mysql://u:geheim@127.0.0.1:1/")
+    assert (said.code, "list of processes" in said.err, "geheim" in said.err) == (3, True, False)
+    assert shell("stats", "--sql", "postgres://u@h/").code == 2
+
+
 def process(server: PrivateServer, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "hskv", *arguments],
