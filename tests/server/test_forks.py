@@ -285,6 +285,7 @@ def test_forks_at_any_moment_of_busy_threads_leave_every_answer_right(
 
 
 @pytest.mark.usefixtures("eager_threads")
+@pytest.mark.handlersocket("several readers by SQL are replicas, whose health is asked")
 def test_forks_at_any_moment_of_busy_threads_leave_a_client_of_several_readers_usable(
     hskv_store: Store,
 ) -> None:
