@@ -85,11 +85,18 @@ def hskv_server(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield server
 
 
+def empty(server: PrivateServer) -> None:
+    """Remove every row, of this server: a module may have one of its own."""
+    with (
+        closing(pymysql.connect(autocommit=True, **server.sql)) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("DELETE FROM kv")
+
+
 @pytest.fixture
-def hskv_store(
-    hskv_server: PrivateServer, run_sql: Callable[..., Any]
-) -> Iterator[KeyValueStore[str, Any]]:
-    run_sql("DELETE FROM kv")
+def hskv_store(hskv_server: PrivateServer) -> Iterator[KeyValueStore[str, Any]]:
+    empty(hskv_server)
     with KeyValueStore(hskv_server.url) as store:
         yield store
 
@@ -101,10 +108,8 @@ def tcp_server() -> Iterator[PrivateServer]:
 
 
 @pytest.fixture
-def timed_store(
-    hskv_server: PrivateServer, run_sql: Callable[..., Any], clock: Clock
-) -> Iterator[KeyValueStore[str, Any]]:
-    run_sql("DELETE FROM kv")
+def timed_store(hskv_server: PrivateServer, clock: Clock) -> Iterator[KeyValueStore[str, Any]]:
+    empty(hskv_server)
     with KeyValueStore(hskv_server.url, clock=clock) as store:
         yield store
 

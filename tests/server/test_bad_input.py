@@ -268,6 +268,7 @@ class TestBadServers:
         url = f"hskv+unix://:x@/hskv?read={path}&write={path}x"
         self.check(url, hskv.ProtocolError, "SQL port")
 
+    @pytest.mark.handlersocket("its two ports")
     def test_the_two_ports_swapped(self, survivor: Store, hskv_server: PrivateServer) -> None:
         url = f"hskv+unix:///hskv?read={hskv_server.directory}/write.sock"
         url += f"&write={hskv_server.directory}/read.sock"

@@ -284,6 +284,7 @@ def test_forks_at_any_moment_of_busy_threads_leave_every_answer_right(
             assert side["size"] == side["idle"] == side["connects"] <= 4
 
 
+@pytest.mark.handlersocket("its readers are one server")
 @pytest.mark.usefixtures("eager_threads")
 @pytest.mark.handlersocket("several readers by SQL are replicas, whose health is asked")
 def test_forks_at_any_moment_of_busy_threads_leave_a_client_of_several_readers_usable(

@@ -919,6 +919,7 @@ class TestCheck:
                 return
             assert [lease.acquire(wait=False) for lease in leases] == [True, True]
 
+    @pytest.mark.handlersocket("its two ports")
     def test_the_two_ports_swapped(self, hskv_server: PrivateServer) -> None:
         url = f"hskv+unix:///hskv?read={hskv_server.directory}/write.sock"
         url += f"&write={hskv_server.directory}/read.sock"

@@ -91,6 +91,8 @@ class TestHit:
     ) -> None:
         trips: list[RequestInfo] = []
         with watched(hskv_server, trips) as store:
+            # Before its first request a store that goes by SQL looks at the server.
+            store.get("first")
             limiter = store.limiter("l", 3, LONG, strategy)
             # The first request of a store looks at the table too, where there is SQL.
             limiter.peek("b")
