@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import rich.table
 
 from benchmarks.contenders import CONTENDERS
+from benchmarks.goals import markdown
 
 
 class Cell(NamedTuple):
@@ -82,9 +83,7 @@ def write(directory: Path, versions: Mapping[str, str], tables: Sequence[Table])
         "store's bytes (1.00, more is\nfaster), and in brackets the client's CPU in microseconds a "
         f"call. How to read it: [performance](../performance.md).\n\n{facts}\n\n"
     )
-    text = head + "\n\n".join(table.markdown() for table in tables) + "\n"
-    (directory / "results.md").write_text(text)
-    data = {
+    data: dict[str, Any] = {
         "versions": versions,
         "runs": {
             table.title: {
@@ -95,6 +94,8 @@ def write(directory: Path, versions: Mapping[str, str], tables: Sequence[Table])
         },
     }
     (directory / "results.json").write_text(json.dumps(data, indent=1) + "\n")
+    sections = [markdown(data["runs"]), *(table.markdown() + "\n" for table in tables)]
+    (directory / "results.md").write_text(head + "\n".join(filter(None, sections)))
     for table in tables:
         _chart(
             directory / f"{re.sub(r'[^a-z0-9]+', '-', table.title.lower()).strip('-')}.svg", table
