@@ -537,7 +537,7 @@ BODY: Final = f"CREATE TABLE THE ({KV}"
 
 REFUSED: Final[dict[str, tuple[str, dict[str, Any], str]]] = {
     "a view": ("CREATE VIEW THE AS SELECT * FROM kv", {}, "VIEW"),
-    "a sequence": ("CREATE SEQUENCE THE", {}, "SEQUENCE"),
+    "a sequence": ("CREATE SEQUENCE THE NOCACHE", {}, "SEQUENCE"),
     "partitions": (f"{BODY}) PARTITION BY KEY (k) PARTITIONS 2", {}, "partition"),
     "system versioning": (f"{BODY}) WITH SYSTEM VERSIONING", {}, "VERSIONED"),
     "an engine without order": (

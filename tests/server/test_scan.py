@@ -361,6 +361,8 @@ class TestLargeValues:
         with hskv.connect(hskv_server.url, timeout=60) as store:
             for number in range(4):
                 store[f"random{number}"] = os.urandom(size)
+            # Connections are there by now, and their buffers.
+            assert len(store) == 64
             with peak_below(5 * size):
                 assert [len(value) for value in store.values()] == [size] * 64
             store.clear()
