@@ -361,9 +361,8 @@ class TestLargeValues:
         with hskv.connect(hskv_server.url, timeout=60) as store:
             for number in range(4):
                 store[f"random{number}"] = os.urandom(size)
-            # Connections are there by now, and their buffers.
-            assert len(store) == 64
-            with peak_below(5 * size):
+            # By SQL one more copy is made than by HandlerSocket.
+            with peak_below(6 * size):
                 assert [len(value) for value in store.values()] == [size] * 64
             store.clear()
 
