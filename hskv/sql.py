@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from functools import partial
 from time import monotonic, sleep
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from .exceptions import (
     ConnectionError,
@@ -44,6 +44,8 @@ class Statement(NamedTuple):
     effect: Effect
     results: int = 1
     table: str = ""
+    reads_back: bool = False
+    """Whether the first result is of the write, and the rest what that kept in variables."""
 
 
 Answer = Sequence[Result] | OperationalError
@@ -83,17 +85,17 @@ class SqlClient:
             rest = statements[len(answers) : len(answers) + _MOST_STATEMENTS]
             effect = _effect(rest)
             began = monotonic()
-            try:
-                results, refused = self._exchange(rest, effect, attempts.deadline)
-            except ConnectionError as error:
-                if self.servers.closed or not attempts.again(error, effect, began):
-                    raise _told(error, statements, answers) from error.__cause__
-                continue
+            results, failed = self._exchange(rest, effect, attempts.deadline)
             answers += results
-            if refused is not None and not attempts.again(refused, effect, began):
-                answers.append(refused)
-            elif refused is None:
-                attempts = _Attempts(monotonic() + self._timeout)
+            if failed is not None:
+                if not self.servers.closed and attempts.again(failed, effect, began):
+                    continue
+                if not isinstance(failed, OperationalError):
+                    raise _told(failed, statements, answers) from failed.__cause__
+                waited = isinstance(failed, (ReadOnlyError, LockTimeoutError))
+                # The time is up, in which the rest would wait for the same: it is not sent.
+                answers += [failed] * (len(statements) - len(answers) if waited else 1)
+            attempts = _Attempts(monotonic() + self._timeout)
         return answers
 
     def state(self) -> State:
@@ -104,24 +106,28 @@ class SqlClient:
 
     def _exchange(
         self, statements: Sequence[Statement], effect: Effect, deadline: float
-    ) -> tuple[list[Answer], OperationalError | None]:
+    ) -> tuple[list[Answer], HandlerSocketError | None]:
         """One attempt, of as many statements as fit; what was answered, and by what it ended."""
         began = monotonic()
         answers: list[Answer] = []
+        failed: HandlerSocketError | None = None
         error: BaseException | None = None
         try:
-            answers, error = self._attempt(statements, effect, deadline)
-        except BaseException as failed:
-            error = failed
+            answers, failed = self._attempt(statements, effect, deadline)
+        except ConnectionError as lost:
+            failed = lost
+        except BaseException as other:
+            error = other
             raise
         finally:
             if self._on_request is not None:
-                tell(self._on_request, _info(statements, answers, monotonic() - began, error))
-        return answers, error
+                seconds = monotonic() - began
+                tell(self._on_request, _info(statements, answers, seconds, failed or error))
+        return answers, failed
 
     def _attempt(
         self, statements: Sequence[Statement], effect: Effect, deadline: float
-    ) -> tuple[list[Answer], OperationalError | None]:
+    ) -> tuple[list[Answer], HandlerSocketError | None]:
         channel = self.servers.acquire()
         try:
             sent = _fitting(statements, channel.state.max_packet)
@@ -137,13 +143,21 @@ class SqlClient:
             if reported is error:
                 raise
             raise reported from error
-        if refused is not None and not isinstance(refused, OperationalError):
-            raise self._lost(channel, refused, effect)
-        if refused is not None and refused.code in ELSEWHERE:
+        answers = _by_statement(sent, results)
+        if refused is None:
+            self.servers.release(channel)
+            return answers, None
+        self._give_back(channel, refused)
+        begun = len(results) > sum([statement.results for statement in sent[: len(answers)]])
+        return answers, _fate(refused, sent[len(answers)], effect, begun=begun)
+
+    def _give_back(self, channel: SqlChannel, refused: HandlerSocketError) -> None:
+        if not isinstance(refused, OperationalError):
+            self.servers.discard(channel, refused)
+        elif refused.code in ELSEWHERE:
             self.servers.refused(channel)
         else:
             self.servers.release(channel)
-        return _by_statement(sent, results), refused
 
     def _lost(self, channel: SqlChannel, error: BaseException, effect: Effect) -> BaseException:
         self.servers.discard(channel, error)
@@ -221,6 +235,17 @@ def _by_statement(statements: Sequence[Statement], results: list[Result]) -> lis
         answers.append(results[: statement.results])
         results = results[statement.results :]
     return answers
+
+
+def _fate(
+    refused: HandlerSocketError, statement: Statement, effect: Effect, *, begun: bool
+) -> HandlerSocketError:
+    """What became of the statement that a server stopped at; `begun` where it gave a result."""
+    if begun and statement.reads_back:
+        return OutcomeUnknownError(
+            f"a write was done, and what it gives was lost: read the row ({refused})"
+        )
+    return cast(HandlerSocketError, failure(refused, effect))
 
 
 def _told(

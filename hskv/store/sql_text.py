@@ -163,7 +163,7 @@ class SqlText:
             for number, (column, delta) in enumerate(zip(verb.columns, verb.deltas, strict=True))
         )
         text = self._changing(changes, verb.key, verb.where)
-        return self._statement(text + _variables(len(verb.columns)), Effect.WRITE_ROW, 2)
+        return self._read_back(text, len(verb.columns))
 
     def count(
         self, key: bytes, where: Where, columns: Sequence[Column], deltas: Sequence[int]
@@ -225,7 +225,13 @@ class SqlText:
         for name, cell in others:
             changes += b", %b = %b" % (name, cell)
         text = self._changing(changes, verb.key, verb.where)
-        return self._statement(text + _variables(len(names)), Effect.WRITE_ROW, 2)
+        return self._read_back(text, len(names))
+
+    def _read_back(self, text: bytes, count: int) -> Statement:
+        """A write that keeps old cells in so many variables, and those."""
+        names = b", ".join(b"@hskv%d" % number for number in range(count))
+        statement = self._statement(text + b"; SELECT " + names, Effect.WRITE_ROW, 2)
+        return statement._replace(reads_back=True)
 
     def _changing(self, changes: bytes, key: bytes, where: Where) -> bytes:
         conditions = self._key_literal(key) + self._and(where)
@@ -288,10 +294,6 @@ def _whole(rows: Sequence[Cells]) -> list[bytes]:
         b"(x'%b',%b,%d,%d,%d,%d)" % (hexlify(key), literal(value), number, kind, version, expires)
         for key, value, number, kind, version, expires in rows
     ]
-
-
-def _variables(count: int) -> bytes:
-    return b"; SELECT " + b", ".join(b"@hskv%d" % number for number in range(count))
 
 
 BUILDERS: Final[dict[type, Callable[..., Statement]]] = {

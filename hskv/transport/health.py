@@ -100,6 +100,10 @@ class Health:
     def after_fork(self) -> None:
         """In a child: the threads are the parent's, and so is what they learned."""
         self._news = threading.Condition()
+        # A thread that did not come along may have had its lock.
+        was, self._closed = self._closed, threading.Event()
+        if was.is_set():
+            self._closed.set()
         self._well: tuple[int, ...] = ()
         self._primaries: tuple[int, ...] = ()
         self._trusted_until = float("-inf")

@@ -94,7 +94,7 @@ class SqlChannel:
             self._log_in(login)
             # Half of the time, so that what waits for a lock ends before its deadline.
             patience = max(int(timeout / 2), 1)
-            self.run(_SESSION % (patience, patience), 1, deadline)
+            self._ask(_SESSION % (patience, patience), deadline)
             self.look(deadline)
         except BaseException:
             self._sock.close()

@@ -131,6 +131,14 @@ def test_a_refusal_to_say_what_it_is_is_raised(
         channel.look(soon())
 
 
+def test_a_session_that_is_not_as_it_must_be_is_not_used(
+    address: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hskv.transport.sql_channel._SESSION", b"SET nix = %d, nix = %d")
+    with pytest.raises(exceptions.OperationalError, match="1193"):
+        opened(address)
+
+
 @pytest.mark.parametrize(("status", "ready"), [("Primary", True), ("non-Primary", False)])
 def test_a_node_of_galera_is_ready_while_it_has_a_majority(
     channel: SqlChannel, monkeypatch: pytest.MonkeyPatch, status: str, ready: bool

@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -264,6 +265,24 @@ def test_a_child_begins_anew(health: Health, bodies: list[Body]) -> None:
     assert os.read(read, 100) == b"((0, ()), True)"
     os.close(read)
     os.close(write)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_child_waits_for_no_lock_that_a_thread_of_its_parent_had(
+    health: Health, closed: bool
+) -> None:
+    if closed:
+        health.close()
+    # As it is while a thread begins to wait.
+    with health._closed._cond:  # type: ignore[attr-defined]
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(5)
+            same = health._closed.is_set() is closed
+            health.close()
+            os._exit(0 if same else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_greenlet_that_lives_on_in_a_child_asks_no_more(
