@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from pymysql.connections import Connection
 
 # Strict, so that nothing is cut in silence; without modes that change what a statement means
-# (NO_BACKSLASH_ESCAPES, ANSI_QUOTES, SIMULTANEOUS_ASSIGNMENT).
+# (NO_BACKSLASH_ESCAPES, ANSI_QUOTES, SIMULTANEOUS_ASSIGNMENT). The server ends no connection that
+# a pool still keeps: a write that is on its way then would be lost.
 _SESSION: Final = (
     b"SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1,"
     b" character_set_results = NULL, sql_select_limit = DEFAULT, sql_safe_updates = 0,"
-    b" innodb_lock_wait_timeout = %d, lock_wait_timeout = %d"
+    b" innodb_lock_wait_timeout = %d, lock_wait_timeout = %d,"
+    b" wait_timeout = GREATEST(@@wait_timeout, 60)"
 )
 # SHOW, which a Galera node without a majority answers too.
 _VARIABLES: Final = (

@@ -56,6 +56,19 @@ def test_what_comes_is_bytes_and_a_session_is_strict(channel: SqlChannel) -> Non
     assert not channel.gone()
 
 
+def test_a_server_with_little_patience_keeps_it_as_long_as_a_pool(
+    address: Address, run_sql: Callable[..., Any]
+) -> None:
+    ((before,),) = run_sql("SELECT @@global.wait_timeout")
+    run_sql("SET GLOBAL wait_timeout = 1")
+    try:
+        with closing(opened(address)) as channel:
+            (asked,), _ = channel.run(b"SELECT @@wait_timeout", 1, soon())
+    finally:
+        run_sql(f"SET GLOBAL wait_timeout = {before}")
+    assert list(asked.rows) == [(b"60",)]
+
+
 def test_an_error_comes_with_what_was_done_before_it(channel: SqlChannel) -> None:
     results, refused = channel.run(b"SELECT 1; " + SIGNAL % 1062 + b"; SELECT 2", 3, soon())
     assert [list(result.rows) for result in results] == [[(b"1",)]]
