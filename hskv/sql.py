@@ -87,14 +87,14 @@ class SqlClient:
             began = monotonic()
             results, failed = self._exchange(rest, effect, attempts.deadline)
             answers += results
+            if results:
+                attempts.deadlocks = 0
             if failed is not None:
                 if not self.servers.closed and attempts.again(failed, effect, began):
                     continue
                 if not isinstance(failed, OperationalError):
                     raise _told(failed, statements, answers) from failed.__cause__
-                waited = isinstance(failed, (ReadOnlyError, LockTimeoutError))
-                # The time is up, in which the rest would wait for the same: it is not sent.
-                answers += [failed] * (len(statements) - len(answers) if waited else 1)
+                answers += [failed] * (len(statements) - len(answers) if _waited(failed) else 1)
             attempts = _Attempts(monotonic() + self._timeout)
         return answers
 
@@ -170,14 +170,14 @@ class _Attempts:
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self._pauses = pauses(deadline)
-        self._deadlocks = 0
+        self.deadlocks = 0
 
     def again(self, error: HandlerSocketError, effect: Effect, began: float) -> bool:
         """Wait, if what failed with `error` may be sent again; else False."""
         if isinstance(error, OperationalError) and error.code in DEADLOCKS:
-            self._deadlocks += 1
-            pause: float | None = _DEADLOCK_PAUSE_SECONDS * random.uniform(0.1, self._deadlocks)
-            if self._deadlocks >= _DEADLOCK_ATTEMPTS:
+            self.deadlocks += 1
+            pause: float | None = _DEADLOCK_PAUSE_SECONDS * random.uniform(0.1, self.deadlocks)
+            if self.deadlocks >= _DEADLOCK_ATTEMPTS:
                 return False
         elif isinstance(error, (ReadOnlyError, LockTimeoutError)) or repeatable(error, effect):
             pause = next(self._pauses, None)
@@ -246,6 +246,13 @@ def _fate(
             f"a write was done, and what it gives was lost: read the row ({refused})"
         )
     return cast(HandlerSocketError, failure(refused, effect))
+
+
+def _waited(refused: OperationalError) -> bool:
+    """True when the time is up, in which the rest would wait for the same: it is not sent."""
+    if refused.code in DEADLOCKS:
+        return False
+    return isinstance(refused, (ReadOnlyError, LockTimeoutError))
 
 
 def _told(

@@ -78,6 +78,24 @@ def test_what_was_done_before_the_failure_is_not_done_again(
     assert store.to_dict() == {"a": 2, "b": 1}
 
 
+def test_each_statement_of_a_packet_may_be_undone_a_few_times(
+    store: Store, executor: SqlExecutor, run_sql: Sql
+) -> None:
+    keys = [b"%02d" % number for number in range(20)]
+    store.set_many({key.decode(): 1 for key in keys})
+    run_sql(
+        "CREATE OR REPLACE TRIGGER signals BEFORE UPDATE ON kv FOR EACH ROW "
+        "IF IFNULL(@undone, '') <> OLD.k THEN SET @undone = OLD.k; "
+        "SIGNAL SQLSTATE '45000' SET MYSQL_ERRNO = 1213; END IF"
+    )
+    try:
+        outcomes = executor.execute([ADD._replace(key=key) for key in keys])
+    finally:
+        run_sql("DROP TRIGGER signals")
+    assert [list(found(outcome)) for outcome in outcomes] == [[(b"1",)]] * 20
+    assert set(store.values()) == {2}
+
+
 @pytest.mark.parametrize("number", [1047, 1213, 1317])
 @pytest.mark.parametrize("verb", [ADD, SET._replace(key=b"a", returning=True)])
 def test_a_write_whose_old_cells_are_lost_is_unknown_and_done_once(
