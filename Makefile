@@ -12,9 +12,9 @@ STORE_TESTS = $(patsubst %,tests/server/test_%.py,store exchange counters batche
 	concurrency bad_input hostile_input large_values threads forks)
 SQL_TESTS = $(patsubst %,tests/server/test_%.py,concurrency exchange counters cull)
 
-.PHONY: help setup demo demo-cluster test test-python test-modes test-cluster unit stress bench-setup bench \
-	bench-expiry bench-dogpile bench-limiter bench-staleness bench-modes fuzz docs package pictures lint types format ci \
-	clean
+.PHONY: help setup demo demo-cluster example-worker test test-python test-modes test-cluster unit stress \
+	bench-setup bench bench-expiry bench-dogpile bench-limiter bench-staleness bench-modes fuzz docs package pictures \
+	lint types format ci clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -28,6 +28,9 @@ demo: setup ## Show the store at work on a MariaDB of its own
 demo-cluster: ## Show a store on replicas and on Galera while servers die; installs galera-4 too
 	@tools/setup.sh galera-4 rsync
 	@$(PYTHON_IN_VENV) -m examples.demo_cluster $(ARGS)
+
+example-worker: setup ## Show workers with a queue while they are killed, on a MariaDB of its own
+	@$(PYTHON_IN_VENV) -m examples.worker
 
 test: setup ## Run the unit and server tests, with coverage
 	@rm -f .coverage .coverage.*
