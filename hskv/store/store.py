@@ -1088,7 +1088,7 @@ class KeyValueStore(TableMapping[K, V]):
     ) -> wire.Index:
         if columns is None:
             columns = self.table.columns()
-        named = dict.fromkeys(one[0] for one in (*filters, *while_))
+        named = dict.fromkeys(wire.checked_condition(one)[0] for one in (*filters, *while_))
         return self.client.open(
             self.table.name,
             columns,

@@ -179,6 +179,12 @@ class TestBadRequests:
         with pytest.raises(ValueError, match="no filter column"):
             survivor.client.find(index, "=", [b"a"], filters=[("n", "=", 1)])
 
+    @pytest.mark.parametrize("filters", [[""], ["n=1"], [None], [("n",)], [()]])
+    def test_filters_of_a_store_that_are_none(self, survivor: Store, filters: Any) -> None:
+        for option in ("filters", "while_"):
+            with pytest.raises((TypeError, ValueError), match="filters and while_ are lists"):
+                survivor.find("=", ["before"], **{option: filters})
+
     @pytest.mark.parametrize("key", ["before", b"before", bytearray(b"before")])
     def test_a_key_that_is_no_list(self, survivor: Store, key: Any) -> None:
         index = survivor.client.open("kv", ["n"])

@@ -37,7 +37,7 @@ OPTIONS: dict[str, str | int | None] = {
 }
 
 # Time for one wait for a lock of a second, and not for another attempt.
-ONE_ATTEMPT = 1.5
+ONE_ATTEMPT = 1.9
 
 MYISAMPACK = shutil.which("myisampack")
 
