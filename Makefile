@@ -12,8 +12,8 @@ STORE_TESTS = $(patsubst %,tests/server/test_%.py,store exchange counters batche
 	concurrency bad_input hostile_input large_values threads forks)
 SQL_TESTS = $(patsubst %,tests/server/test_%.py,concurrency exchange counters cull)
 
-.PHONY: help setup demo demo-cluster example-worker test test-python test-modes test-cluster unit stress \
-	bench-setup bench bench-expiry bench-dogpile bench-limiter bench-staleness bench-modes fuzz docs package pictures \
+.PHONY: help setup demo demo-cluster example-worker example-web test test-python test-modes test-cluster test-browser \
+	unit stress bench-setup bench bench-expiry bench-dogpile bench-limiter bench-staleness bench-modes fuzz docs package pictures \
 	lint types format ci clean
 
 help: ## Show the targets
@@ -32,9 +32,12 @@ demo-cluster: ## Show a store on replicas and on Galera while servers die; insta
 example-worker: setup ## Show workers with a queue while they are killed, on a MariaDB of its own
 	@$(PYTHON_IN_VENV) -m examples.worker
 
+example-web: setup ## Serve a page with a cache, sessions, a rate limit and a live counter
+	@$(PYTHON_IN_VENV) -m examples.web
+
 test: setup ## Run the unit and server tests, with coverage
 	@rm -f .coverage .coverage.*
-	$(PYTHON_IN_VENV) -m coverage run -m pytest -m "not stress and not cluster" -n 3 \
+	$(PYTHON_IN_VENV) -m coverage run -m pytest -m "not stress and not cluster and not browser" -n 3 \
 		--dist loadfile $(ARGS)
 	$(PYTHON_IN_VENV) -m coverage run -m pytest --hskv-mode=sql -n 3 --dist loadfile $(SQL_TESTS)
 	@$(PYTHON_IN_VENV) -m coverage combine --quiet
@@ -58,6 +61,10 @@ test-cluster: ## Run the tests on replicas and on Galera; installs galera-4 too
 	@$(PYTHON_IN_VENV) -m coverage combine --quiet
 	@$(PYTHON_IN_VENV) tools/coverage.py cluster
 	@$(MAKE) --no-print-directory test-modes
+
+test-browser: ## Look at the web example in a real browser; installs chromium too
+	@tools/setup.sh chromium chromium-driver
+	$(PYTHON_IN_VENV) -m pytest -m browser $(ARGS)
 
 stress: ## Run the long tests; installs stunnel, redis and mariadb-backup too
 	@tools/setup.sh stunnel4 redis-server mariadb-backup

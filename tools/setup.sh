@@ -2,7 +2,7 @@
 # Prepares a machine for hskv: MariaDB with HandlerSocket and a C compiler from the system's
 # packages, and a virtual environment in .venv with hskv and its tools. Running it again is quick.
 # Arguments are more packages of the system to install, each with a program of the same name, or
-# galera-4, which is a library.
+# galera-4, which is a library, or chromium-driver, whose program is chromedriver.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -25,6 +25,7 @@ have_galera() { ls /usr/lib/galera/libgalera_smm.so /usr/lib*/galera*/libgalera_
 have() {
     case $1 in
         galera-4) have_galera ;;
+        chromium-driver) command -v chromedriver >/dev/null 2>&1 ;;
         *) PATH=$PATH:/usr/sbin command -v "$1" >/dev/null 2>&1 ;;
     esac
 }

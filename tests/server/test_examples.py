@@ -1,16 +1,7 @@
 """The programs in examples/, asked by real HTTP requests."""
 
-import os
-import re
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from email.message import Message
 from http.client import HTTPConnection
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -18,8 +9,7 @@ import pytest
 from hskv import KeyValueStore
 from hskv.mariadb import PrivateServer
 
-ROOT = Path(__file__).parents[2]
-START_SECONDS = 30.0
+from ..serving import serving
 
 
 class Answer(NamedTuple):
@@ -36,39 +26,6 @@ def ask(port: int, path: str = "/") -> Answer:
         return Answer(response.status, response.headers, response.read().decode())
     finally:
         connection.close()
-
-
-@contextmanager
-def serving(example: str, url: str) -> Iterator[int]:
-    """The program, from when it says where it listens; the port."""
-    command = [sys.executable, "-u", "-m", f"examples.{example}"]
-    environment = {**os.environ, "HSKV_URL": url, "PORT": "0"}
-    with subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        try:
-            yield listening_port(process)
-        finally:
-            process.terminate()
-            process.communicate(timeout=30)
-
-
-def listening_port(process: subprocess.Popen[bytes]) -> int:
-    assert process.stdout is not None
-    deadline, said = time.monotonic() + START_SECONDS, ""
-    # A program that says nothing must not stop the test for ever.
-    timer = threading.Timer(START_SECONDS, process.kill)
-    timer.start()
-    try:
-        while time.monotonic() < deadline:
-            line = process.stdout.readline().decode()
-            said += line
-            if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):
-                return int(found[1])
-            assert line, said
-    finally:
-        timer.cancel()
-    pytest.fail(said)
 
 
 @pytest.mark.parametrize("example", ["wsgi_rate_limit", "asgi_rate_limit"])

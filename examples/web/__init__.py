@@ -1,0 +1,1 @@
+"""A web application whose processes share all that they remember by a table."""
