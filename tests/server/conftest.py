@@ -111,6 +111,27 @@ def sql(facts_server: PrivateServer) -> Iterator[Callable[[str], Any]]:
         yield run
 
 
+@pytest.fixture(scope="module")
+def unwritten_server() -> Iterator[PrivateServer]:
+    """A server that nobody writes to by HandlerSocket: read_only would wait for who is connected.
+
+    It has a SQL user `plain`, whom read_only binds.
+    """
+    with PrivateServer() as server:
+        for statement in ("CREATE USER plain@localhost", "GRANT ALL ON hskv.* TO plain@localhost"):
+            sql_of(server, statement)
+        yield server
+
+
+def sql_of(server: PrivateServer, statement: str) -> None:
+    """Run a statement on a server, committed at once."""
+    with (
+        pymysql.connect(**server.sql, autocommit=True) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(statement)
+
+
 @pytest.fixture
 def rows(sql: Callable[[str], Any]) -> None:
     """Fills the tables anew."""

@@ -17,6 +17,7 @@ from hskv import KeyValueStore, Table, exceptions
 from hskv.mariadb import PrivateServer
 
 from ..faults.proxy import Direction, Fault, Kind, Proxy
+from .conftest import sql_of
 
 pytestmark = pytest.mark.handlersocket("it says itself how a store goes")
 
@@ -258,23 +259,22 @@ class TestRefusalsOfTheServer:
             run_sql(f"SET GLOBAL max_allowed_packet = {before}")
 
     def test_a_read_only_server_is_waited_for_and_then_told(
-        self, hskv_server: PrivateServer, hskv_store: Store, run_sql: Sql
+        self, unwritten_server: PrivateServer
     ) -> None:
-        run_sql("CREATE OR REPLACE USER plain@localhost")
-        run_sql("GRANT ALL ON hskv.* TO plain@localhost")
-        url = by_sql(path_of(hskv_server), "&timeout=1").replace("root@", "plain@")
+        url = by_sql(path_of(unwritten_server), "&timeout=1").replace("root@", "plain@")
+        writable = (unwritten_server, "SET GLOBAL read_only = 0")
         with hskv.connect(url) as store:
             store["a"] = 1
-            run_sql("SET GLOBAL read_only = 1")
+            sql_of(unwritten_server, "SET GLOBAL read_only = 1")
             try:
                 with pytest.raises(hskv.ReadOnlyError, match="1290"):
                     store["a"] = 2
                 assert store["a"] == 1
-                threading.Timer(0.3, run_sql, ["SET GLOBAL read_only = 0"]).start()
+                threading.Timer(0.3, sql_of, writable).start()
                 with hskv.connect(url, timeout=20) as patient:
                     patient["a"] = 3
             finally:
-                run_sql("SET GLOBAL read_only = 0")
+                sql_of(*writable)
             assert store["a"] == 3
 
 

@@ -18,6 +18,8 @@ from hskv.store.verbs import Add, Find, Update
 from hskv.transport.sql_channel import SqlChannel
 from hskv.transport.sql_errors import refusal
 
+from .conftest import sql_of
+
 pytestmark = pytest.mark.handlersocket("it says itself how a store goes")
 
 Store = KeyValueStore[str, Any]
@@ -135,16 +137,14 @@ def test_what_follows_a_lock_that_was_not_had_is_not_waited_for(
 
 
 def test_a_packet_for_a_read_only_server_is_refused_as_one_write_is(
-    hskv_server: PrivateServer, hskv_store: Store, run_sql: Sql
+    unwritten_server: PrivateServer,
 ) -> None:
-    run_sql("CREATE OR REPLACE USER plain@localhost")
-    run_sql("GRANT ALL ON hskv.* TO plain@localhost")
-    with opened(hskv_server, "plain", 0.5) as store:
+    with opened(unwritten_server, "plain", 0.5) as store:
         assert store.get("a") is None
-        run_sql("SET GLOBAL read_only = 1")
+        sql_of(unwritten_server, "SET GLOBAL read_only = 1")
         try:
             with pytest.raises(hskv.ReadOnlyError, match="1290"):
                 store.add("a", 1)
         finally:
-            run_sql("SET GLOBAL read_only = 0")
+            sql_of(unwritten_server, "SET GLOBAL read_only = 0")
         assert "a" not in store
