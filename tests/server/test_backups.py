@@ -4,17 +4,46 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
 
+import hskv
 from hskv import KeyValueStore
 from hskv.mariadb import PrivateServer
 
 RunSql = Callable[..., tuple[tuple[Any, ...], ...]]
 Run = Callable[[str], subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def hskv_server() -> Iterator[PrivateServer]:
+    """A server of their own: who is connected to the shared one would be waited for, too."""
+    with PrivateServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def run_sql(hskv_server: PrivateServer) -> RunSql:
+    def ask(statement: str) -> Any:
+        with (
+            closing(pymysql.connect(autocommit=True, **hskv_server.sql)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(statement)
+            return cursor.fetchall()
+
+    return ask
+
+
+@pytest.fixture
+def hskv_store(hskv_server: PrivateServer) -> Iterator[KeyValueStore[str, Any]]:
+    with hskv.connect(hskv_server.url) as store:
+        store.modify(">=", [""], "D", limit=2**32 - 1)
+        yield store
 
 
 @pytest.fixture
