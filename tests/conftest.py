@@ -5,6 +5,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,17 +121,19 @@ def client(hskv_server: PrivateServer) -> Iterator[Client]:
         yield client
 
 
+def sql_on(server: PrivateServer, statement: str, *arguments: Any) -> tuple[tuple[Any, ...], ...]:
+    """Run a statement on a server, committed at once; its rows."""
+    with (
+        closing(pymysql.connect(autocommit=True, **server.sql)) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(statement, arguments or None)
+        return tuple(cursor.fetchall())
+
+
 @pytest.fixture(scope="session")
 def run_sql(hskv_server: PrivateServer) -> Callable[..., tuple[tuple[Any, ...], ...]]:
-    def run(statement: str, *arguments: Any) -> tuple[tuple[Any, ...], ...]:
-        with (
-            closing(pymysql.connect(autocommit=True, **hskv_server.sql)) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute(statement, arguments or None)
-            return tuple(cursor.fetchall())
-
-    return run
+    return partial(sql_on, hskv_server)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from hskv.mariadb import PrivateServer
 
+from ..conftest import sql_on
 from .cli import Shell
 
 Ask = Callable[[str], str]
@@ -119,17 +120,8 @@ def unwritten_server() -> Iterator[PrivateServer]:
     """
     with PrivateServer() as server:
         for statement in ("CREATE USER plain@localhost", "GRANT ALL ON hskv.* TO plain@localhost"):
-            sql_of(server, statement)
+            sql_on(server, statement)
         yield server
-
-
-def sql_of(server: PrivateServer, statement: str) -> None:
-    """Run a statement on a server, committed at once."""
-    with (
-        pymysql.connect(**server.sql, autocommit=True) as connection,
-        connection.cursor() as cursor,
-    ):
-        cursor.execute(statement)
 
 
 @pytest.fixture

@@ -4,16 +4,18 @@ import os
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pymysql
 import pytest
 
 import hskv
 from hskv import KeyValueStore
 from hskv.mariadb import PrivateServer
+
+from ..conftest import sql_on
 
 RunSql = Callable[..., tuple[tuple[Any, ...], ...]]
 Run = Callable[[str], subprocess.CompletedProcess[str]]
@@ -28,15 +30,7 @@ def hskv_server() -> Iterator[PrivateServer]:
 
 @pytest.fixture(scope="module")
 def run_sql(hskv_server: PrivateServer) -> RunSql:
-    def ask(statement: str) -> Any:
-        with (
-            closing(pymysql.connect(autocommit=True, **hskv_server.sql)) as connection,
-            connection.cursor() as cursor,
-        ):
-            cursor.execute(statement)
-            return cursor.fetchall()
-
-    return ask
+    return partial(sql_on, hskv_server)
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ import hskv
 from hskv import KeyValueStore, Table, exceptions
 from hskv.mariadb import PrivateServer
 
+from ..conftest import sql_on
 from ..faults.proxy import Direction, Fault, Kind, Proxy
-from .conftest import sql_of
 
 pytestmark = pytest.mark.handlersocket("it says itself how a store goes")
 
@@ -265,16 +265,16 @@ class TestRefusalsOfTheServer:
         writable = (unwritten_server, "SET GLOBAL read_only = 0")
         with hskv.connect(url) as store:
             store["a"] = 1
-            sql_of(unwritten_server, "SET GLOBAL read_only = 1")
+            sql_on(unwritten_server, "SET GLOBAL read_only = 1")
             try:
                 with pytest.raises(hskv.ReadOnlyError, match="1290"):
                     store["a"] = 2
                 assert store["a"] == 1
-                threading.Timer(0.3, sql_of, writable).start()
+                threading.Timer(0.3, sql_on, writable).start()
                 with hskv.connect(url, timeout=20) as patient:
                     patient["a"] = 3
             finally:
-                sql_of(*writable)
+                sql_on(*writable)
             assert store["a"] == 3
 
 

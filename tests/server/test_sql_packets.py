@@ -18,7 +18,7 @@ from hskv.store.verbs import Add, Find, Update
 from hskv.transport.sql_channel import SqlChannel
 from hskv.transport.sql_errors import refusal
 
-from .conftest import sql_of
+from ..conftest import sql_on
 
 pytestmark = pytest.mark.handlersocket("it says itself how a store goes")
 
@@ -141,10 +141,10 @@ def test_a_packet_for_a_read_only_server_is_refused_as_one_write_is(
 ) -> None:
     with opened(unwritten_server, "plain", 0.5) as store:
         assert store.get("a") is None
-        sql_of(unwritten_server, "SET GLOBAL read_only = 1")
+        sql_on(unwritten_server, "SET GLOBAL read_only = 1")
         try:
             with pytest.raises(hskv.ReadOnlyError, match="1290"):
                 store.add("a", 1)
         finally:
-            sql_of(unwritten_server, "SET GLOBAL read_only = 0")
+            sql_on(unwritten_server, "SET GLOBAL read_only = 0")
         assert "a" not in store
