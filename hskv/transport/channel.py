@@ -16,7 +16,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, Final
+from typing import Final
 
 from ..exceptions import (
     AuthenticationError,
@@ -32,7 +32,7 @@ from ..wire import requests
 from ..wire.codec import decode_rows
 from ..wire.replies import Reply, ReplyReader
 from .address import Address, Secret, SecretBytes
-from .fork import close_after_fork
+from .dial import dial
 
 MAX_INDEXES: Final = 256
 """A channel that has opened more than this is closed: the server keeps memory for each."""
@@ -358,47 +358,16 @@ def masked(data: bytes) -> bytes:
 
 def open_socket(address: Address, timeout: float) -> socket.socket:
     """A connected socket without a timeout of its own. Raises ConnectionError."""
-    try:
-        sock = _connected(address, timeout)
-    except (OSError, UnicodeError) as error:
-        # A host name that cannot be encoded is a UnicodeError.
-        why = getattr(error, "strerror", None) or error
-        raise ConnectionError(
-            f"cannot connect to {address}: {why}; is MariaDB running with "
-            "the HandlerSocket plugin listening there?"
-        ) from error
+    sock = dial(
+        address,
+        socket.socket,
+        lambda made: made.settimeout(timeout),
+        "is MariaDB running with the HandlerSocket plugin listening there?",
+        # The server has no IPv6.
+        family=socket.AF_INET,
+    )
     if not _is_cooperative(sock):
         sock.settimeout(None)
-    return sock
-
-
-def _connected(address: Address, timeout: float) -> socket.socket:
-    if address.path is not None:
-        return _connect(socket.AF_UNIX, address.path, timeout)
-    error = OSError("the name has no address")
-    # The server has no IPv6.
-    found = socket.getaddrinfo(address.host, address.port, socket.AF_INET, socket.SOCK_STREAM)
-    for family, _, _, _, place in found:
-        try:
-            sock = _connect(family, place, timeout)
-        except OSError as failed:
-            error = failed
-            continue
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return sock
-    raise error
-
-
-def _connect(family: int, place: Any, timeout: float) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    close_after_fork(sock)
-    try:
-        sock.settimeout(timeout)
-        sock.connect(place)
-    except BaseException:
-        sock.close()
-        raise
     return sock
 
 

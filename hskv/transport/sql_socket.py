@@ -5,9 +5,8 @@ import socket
 from time import monotonic
 from typing import Any
 
-from ..exceptions import ConnectionError
+from .dial import dial
 from .endpoint import Address
-from .fork import close_after_fork
 
 
 class DeadlineSocket(socket.socket):
@@ -45,40 +44,9 @@ class DeadlineSocket(socket.socket):
 
 def open_sql_socket(address: Address, deadline: float) -> DeadlineSocket:
     """A connected socket. Raises ConnectionError."""
-    try:
-        return _connected(address, deadline)
-    except (OSError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ConnectionError(
-            f"cannot connect to {address}: {why}; does MariaDB's SQL listen there?"
-        ) from error
 
-
-def _connected(address: Address, deadline: float) -> DeadlineSocket:
-    if address.path is not None:
-        return _connect(socket.AF_UNIX, address.path, deadline)
-    error = OSError("the name has no address")
-    found = socket.getaddrinfo(address.host, address.port, 0, socket.SOCK_STREAM)
-    for family, _, _, _, place in found:
-        try:
-            sock = _connect(family, place, deadline)
-        except OSError as failed:
-            error = failed
-            continue
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        return sock
-    raise error
-
-
-def _connect(family: int, place: Any, deadline: float) -> DeadlineSocket:
-    sock = DeadlineSocket(family, socket.SOCK_STREAM)
-    close_after_fork(sock)
-    sock.deadline = deadline
-    try:
+    def limit(sock: DeadlineSocket) -> None:
+        sock.deadline = deadline
         sock.limit()
-        sock.connect(place)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+
+    return dial(address, DeadlineSocket, limit, "does MariaDB's SQL listen there?")

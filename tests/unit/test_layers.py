@@ -21,6 +21,7 @@ ORDER = [
     "hskv.transport",
     "hskv.transport.fork",
     "hskv.transport.endpoint",
+    "hskv.transport.dial",
     "hskv.transport.pairs",
     "hskv.transport.sql_address",
     "hskv.transport.address",
