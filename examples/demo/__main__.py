@@ -2,23 +2,19 @@
 
 import argparse
 import os
-import signal
 import sys
 import time
-from concurrent.futures import BrokenExecutor
 
-from hskv import HandlerSocketError
 from hskv.mariadb import PrivateServer
 
 try:
-    import pymysql
     from rich.console import Console
 
     from . import library
+    from .ending import ended
     from .expiry import show_expiry
     from .limiter import show_limiter
     from .region import show_region
-    from .workers import DemoError
 except ImportError as error:
     sys.exit(f"demo: {error}: pip install 'hskv[demo]', or run `make demo`")
 
@@ -60,18 +56,9 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run the demo; whatever goes wrong ends it with a message."""
+    """Run the demo; the exit status."""
     options = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        run(options)
-    except KeyboardInterrupt:
-        print("demo: interrupted", file=sys.stderr)
-        return 130
-    except (HandlerSocketError, OSError, pymysql.MySQLError, BrokenExecutor, DemoError) as failed:
-        print(f"demo: {failed}", file=sys.stderr)
-        return 1
-    return 0
+    return ended(lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,20 @@
 """A store on a primary with two replicas, then on Galera: a server is killed under load."""
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import BrokenExecutor
 from typing import Any
 
-from hskv import HandlerSocketError
 from hskv.mariadb import PrivateGalera, PrivateReplication
 from hskv.mariadb.cluster import Node, PrivateCluster
 
 try:
-    import pymysql
     from rich.console import Console
     from rich.table import Table
 
     import hskv
+    from examples.demo.ending import ended
     from examples.demo.workers import DemoError
 
     from .load import Load, Store, at_work
@@ -151,18 +148,9 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Run the demo; whatever goes wrong ends it with a message."""
+    """Run the demo; the exit status."""
     options = parse()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        run(options)
-    except KeyboardInterrupt:
-        print("demo: interrupted", file=sys.stderr)
-        return 130
-    except (HandlerSocketError, OSError, pymysql.MySQLError, BrokenExecutor, DemoError) as failed:
-        print(f"demo: {failed}", file=sys.stderr)
-        return 1
-    return 0
+    return ended(lambda: run(options))
 
 
 if __name__ == "__main__":
