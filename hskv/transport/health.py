@@ -105,7 +105,6 @@ class Health:
         if was.is_set():
             self._closed.set()
         self._well: tuple[int, ...] = ()
-        self._primaries: tuple[int, ...] = ()
         self._trusted_until = float("-inf")
         self._used = monotonic()
         for patient in self._patients:
@@ -137,7 +136,6 @@ class Health:
         places = tuple(number for number, _ in well)
         if places != self._well:
             self._well = places
-        self._primaries = tuple(number for number, one in well if one.checkup.primary)
         self._trusted_until = min((one.trusted_until for _, one in well), default=float("-inf"))
 
     def _watch(self) -> None:

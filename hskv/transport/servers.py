@@ -7,7 +7,6 @@ import itertools
 import logging
 import random
 import threading
-from collections import Counter
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
@@ -17,6 +16,7 @@ from .channel import Channel
 from .fork import renew_after_fork
 from .health import Health
 from .pool import ChannelPool
+from .pools import Pools
 
 _log = logging.getLogger("hskv")
 
@@ -46,7 +46,7 @@ class _Member:
         return pause
 
 
-class Servers:
+class Servers(Pools[Channel]):
     """Pools of several servers that hold the same data, used in turn.
 
     A server that cannot be reached, or breaks a connection, is set aside: for half a second at
@@ -57,6 +57,7 @@ class Servers:
     """
 
     def __init__(self, pools: Sequence[ChannelPool[Channel]], health: Health | None = None) -> None:
+        super().__init__(pools)
         self._members = [_Member(pool) for pool in pools]
         self._health = health
         self._well: tuple[tuple[int, ...], list[_Member]] = ((), [])
@@ -68,11 +69,6 @@ class Servers:
     def __repr__(self) -> str:
         aside = sum(member.failures > 0 for member in self._members)
         return f"<Servers, {len(self._members)}, {aside} set aside>"
-
-    @property
-    def closed(self) -> bool:
-        """True after `close`."""
-        return self._members[0].pool.closed
 
     def acquire(self) -> Channel:
         """A channel to the next server that can be reached.
@@ -122,32 +118,13 @@ class Servers:
             self._set_aside(member, error)
         member.pool.discard(channel, error)
 
-    def purge(self) -> None:
-        """As `ChannelPool.purge`, of all pools."""
-        for member in self._members:
-            member.pool.purge()
-
-    def drain(self, timeout: float, *, refuse: bool = False) -> bool:
-        """As `ChannelPool.drain`, of all pools; `timeout` is for each."""
-        drained = [member.pool.drain(timeout, refuse=refuse) for member in self._members]
-        return all(drained)
-
-    def resume(self) -> None:
-        """As `ChannelPool.resume`, of all pools."""
-        for member in self._members:
-            member.pool.resume()
-
     def stats(self) -> dict[str, int]:
         """As `ChannelPool.stats`, summed; and how many servers are set `aside`."""
-        counts: Counter[str] = Counter()
-        for member in self._members:
-            counts.update(member.pool.stats())
-        return {**counts, "aside": sum(member.failures > 0 for member in self._members)}
+        return {**super().stats(), "aside": sum(member.failures > 0 for member in self._members)}
 
     def close(self) -> None:
         """Close all pools."""
-        for member in self._members:
-            member.pool.close()
+        super().close()
         if self._health is not None:
             self._health.close()
 

@@ -6,12 +6,12 @@ time overwrite each other, which costs a look more.
 
 import logging
 from collections.abc import Sequence
-from itertools import chain
 from time import monotonic
 from typing import Final
 
 from ..exceptions import ConnectionError, PoolTimeoutError, RecoverableConnectionError
 from .pool import ChannelPool
+from .pools import Pools
 from .sql_channel import SqlChannel
 
 _log = logging.getLogger("hskv")
@@ -21,7 +21,7 @@ SqlPool = ChannelPool[SqlChannel]
 _LOOK_AGAIN_SECONDS: Final = 1.0
 
 
-class SqlServers:
+class SqlServers(Pools[SqlChannel]):
     """Pools of the servers of a replicated primary, or of a Galera cluster.
 
     All goes to one that can be written to: not read-only, and in Galera one that has a majority.
@@ -31,7 +31,7 @@ class SqlServers:
     """
 
     def __init__(self, pools: Sequence[SqlPool]) -> None:
-        self.pools = list(pools)
+        super().__init__(pools)
         self._writer = self.pools[0]
         self._by_id = {id(pool): pool for pool in pools}
 
@@ -42,11 +42,6 @@ class SqlServers:
     def writer(self) -> SqlPool:
         """The pool of the server that was last found to be the one to write to."""
         return self._writer
-
-    @property
-    def closed(self) -> bool:
-        """True after `close`."""
-        return self.pools[0].closed
 
     def acquire(self) -> SqlChannel:
         """A connection to the server to write to.
@@ -86,33 +81,6 @@ class SqlServers:
         """Give back a connection whose server refused a write: it is asked before it is used."""
         channel.looked = 0.0
         self.release(channel)
-
-    def purge(self) -> None:
-        """As `ChannelPool.purge`, of all pools."""
-        for pool in self.pools:
-            pool.purge()
-
-    def drain(self, timeout: float, *, refuse: bool = False) -> bool:
-        """As `ChannelPool.drain`, of all pools; `timeout` is for each."""
-        drained = [pool.drain(timeout, refuse=refuse) for pool in self.pools]
-        return all(drained)
-
-    def resume(self) -> None:
-        """As `ChannelPool.resume`, of all pools."""
-        for pool in self.pools:
-            pool.resume()
-
-    def stats(self) -> dict[str, int]:
-        """As `ChannelPool.stats`, summed."""
-        counts: dict[str, int] = {}
-        for name, count in chain.from_iterable(pool.stats().items() for pool in self.pools):
-            counts[name] = counts.get(name, 0) + count
-        return counts
-
-    def close(self) -> None:
-        """Close all pools."""
-        for pool in self.pools:
-            pool.close()
 
     def _candidates(self) -> list[SqlPool]:
         writer = self._writer

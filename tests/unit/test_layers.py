@@ -27,6 +27,7 @@ ORDER = [
     "hskv.transport.address",
     "hskv.transport.channel",
     "hskv.transport.pool",
+    "hskv.transport.pools",
     "hskv.transport.sql_errors",
     "hskv.transport.sql_socket",
     "hskv.transport.sql_channel",
