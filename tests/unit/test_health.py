@@ -210,6 +210,13 @@ def test_the_threads_end_with_it(bodies: list[Body]) -> None:
     assert threads() == []
 
 
+def test_one_that_was_closed_is_so_in_a_forked_child(health: Health) -> None:
+    health.close()
+    health.after_fork()
+    assert well(health) == (0, 1, 2)
+    assert threads() == []
+
+
 def test_the_threads_end_when_it_is_gone(bodies: list[Body]) -> None:
     health = health_from(bodies)
     well(health)
