@@ -73,10 +73,11 @@ stress: ## Run the long tests; installs stunnel, redis and mariadb-backup too
 bench-setup: ## Install redis and memcached too, to measure beside
 	@tools/setup.sh redis-server memcached
 
-bench: bench-setup ## Measure hskv beside raw loops, pymemcache, redis-py and SQL clients
+bench: bench-setup ## Measure hskv beside raw loops, pymemcache, redis-py, SQL clients; then regions
 	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -e '.[pictures]'
 	@tools/mysqlclient.sh $(PYTHON_IN_VENV)
 	@$(PYTHON_IN_VENV) -m benchmarks.bench $(ARGS)
+	@$(PYTHON_IN_VENV) -m benchmarks.dogpile $(DOGPILE_ARGS)
 
 bench-modes: setup ## Measure stores by SQL beside stores by HandlerSocket
 	@$(PYTHON_IN_VENV) -m benchmarks.modes $(ARGS)
