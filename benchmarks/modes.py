@@ -18,6 +18,7 @@ from urllib.parse import quote
 import pymysql
 
 import hskv
+from benchmarks.pinning import on_cores
 from hskv import KeyValueStore
 from hskv.mariadb import PrivateServer
 
@@ -94,7 +95,8 @@ def main() -> None:
                 cursor.execute(f"SET GLOBAL innodb_flush_log_at_trx_commit = {flush}")
             print(f"\ninnodb_flush_log_at_trx_commit={flush}: calls/s (ratio), {rounds} rounds")
             print(" " * 24 + "".join(f"{how:>20}" for how in stores))
-            measure(stores, rounds)
+            with on_cores(1, server.pid):
+                measure(stores, rounds)
 
 
 if __name__ == "__main__":
