@@ -354,6 +354,8 @@ class TestLocks:
         assert survivor["before"] == 1
         assert survivor.ttl("before") is None
 
+    # By SQL it is told that the row is locked: test_sql_packets.py.
+    @pytest.mark.handlersocket("SQL tells the server how long to wait")
     def test_a_packet_waits_once_for_each_of_its_requests(
         self, hskv_store: Store, hskv_server: PrivateServer
     ) -> None:

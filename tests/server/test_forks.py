@@ -137,7 +137,8 @@ def all_in_mid_request(store: Store, server: PrivateServer, count: int = 4) -> I
 @pytest.fixture
 def crowded(hskv_server: PrivateServer, hskv_store: Store) -> Iterator[Store]:
     """A store that has opened four channels to each port."""
-    with hskv.connect(hskv_server.url, pool_size=4) as store:
+    # Logins, and in some modes the health of servers, are not given up while a server is frozen.
+    with hskv.connect(hskv_server.url, pool_size=4, connect_timeout=30) as store:
         with all_in_mid_request(store, hskv_server):
             pass
         yield store
