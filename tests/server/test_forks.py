@@ -87,6 +87,11 @@ def connects(store: Store) -> dict[str, int]:
     return {side: counts["connects"] for side, counts in store.client.stats().items()}
 
 
+def settle(store: Store) -> None:
+    """Wait until reads have channels: on a cluster they go by SQL until its health is known."""
+    eventually(lambda: store.get("n", 0) >= 0 and connects(store)["read"] > 0)
+
+
 def sockets() -> set[str]:
     """The sockets that this process holds, by a name that a forked child sees too."""
     names = set()
@@ -121,6 +126,7 @@ def all_in_mid_request(store: Store, server: PrivateServer, count: int = 4) -> I
     """Meanwhile so many threads read and as many count, each on a channel of its own."""
     for number in range(count):
         store[f"mid:{number}"] = number
+    settle(store)
     before = store.get("n", 0)
     with ThreadPoolExecutor(2 * count) as threads:
         with frozen(server):
@@ -146,6 +152,7 @@ def crowded(hskv_server: PrivateServer, hskv_store: Store) -> Iterator[Store]:
 
 def test_four_forked_workers_and_their_parent_use_one_store_at_once(hskv_store: Store) -> None:
     counted = use(hskv_store, "early", 10)
+    settle(hskv_store)
     opened = connects(hskv_store)
     everyone = multiprocessing.get_context("fork").Barrier(5)
 
@@ -312,10 +319,12 @@ def test_a_thread_may_fork(crowded: Store) -> None:
 
 def test_a_child_of_a_child_uses_the_store_while_both_its_elders_do(hskv_store: Store) -> None:
     use(hskv_store, "parent", 5)
+    settle(hskv_store)
     opened = connects(hskv_store)
 
     def have_a_child() -> tuple[list[int], dict[str, int]]:
         counted = use(hskv_store, "child", 5)
+        settle(hskv_store)
         own = connects(hskv_store)
         grandchild = Child(partial(use, hskv_store, "grandchild"))
         counted += use(hskv_store, "child")
@@ -410,6 +419,7 @@ def test_a_store_is_an_argument_of_processes(
     context: Any = multiprocessing.get_context(method)
     with hskv.connect(hskv_server.url, prefix="shared:", pool_size=2) as store:
         counted = use(store, "parent", 5)
+        settle(store)
         opened = connects(store)
         pipes, processes = [], []
         for number in range(2):
