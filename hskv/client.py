@@ -64,8 +64,8 @@ class Client:
     (5), `connect_timeout` for connecting and logging in (2), `pool_timeout` for a free channel
     (5). `pool_size` (16) channels at most are opened to each port. `on_request` is called with
     a `RequestInfo` after each request; what it raises is logged. `replicas` ("HOST:PORT") are
-    further listeners to read from. `writes`, `reads`, `read`, `sql`, `sql_password` and `max_lag`
-    are for stores that go by SQL: docs/replication.md. No I/O is done before the first request.
+    further listeners to read from. `writes`, `reads`, `read`, `sql`, `sql_...` and `max_lag` are
+    for stores that go by SQL: docs/replication.md. No I/O is done before the first request.
     Raises ValueError for a URL or option that cannot be meant.
 
     >>> with hskv.Client(url) as client:
@@ -91,6 +91,11 @@ class Client:
         sql: str | None = None,
         sql_password: SecretSource = None,
         sql_password_file: str | None = None,
+        sql_ssl: bool | None = None,
+        sql_ssl_ca: str | None = None,
+        sql_ssl_cert: str | None = None,
+        sql_ssl_key: str | None = None,
+        sql_ssl_verify_identity: bool | None = None,
         max_lag: float | None = None,
         timeout: float | None = None,
         connect_timeout: float | None = None,
@@ -110,6 +115,11 @@ class Client:
             sql=sql,
             sql_password=sql_password,
             sql_password_file=sql_password_file,
+            sql_ssl=sql_ssl,
+            sql_ssl_ca=sql_ssl_ca,
+            sql_ssl_cert=sql_ssl_cert,
+            sql_ssl_key=sql_ssl_key,
+            sql_ssl_verify_identity=sql_ssl_verify_identity,
             max_lag=max_lag,
             timeout=timeout,
             connect_timeout=connect_timeout,

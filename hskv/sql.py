@@ -60,9 +60,12 @@ class SqlClient:
 
     def __init__(self, settings: Settings, login: SqlLogin) -> None:
         try:
-            import pymysql  # noqa: F401 only whether it is there
+            import pymysql
         except ImportError as error:
             raise ImportError("sql= needs PyMySQL: pip install 'hskv[sql]'") from error
+        # Before it a server that offers no TLS was spoken to in plain text.
+        if login.tls is not None and pymysql.VERSION < (1, 2):
+            raise ImportError("sql_ssl needs PyMySQL 1.2 or later: pip install -U 'hskv[sql]'")
         self._timeout = settings.timeout
         self._on_request = settings.on_request
         self.facts: dict[bytes, Any] = {}

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -95,7 +96,12 @@ class App:
             settings = self.settings
             return settings.sql if settings else None
         with usage():
-            return parse_sql_url(url)
+            login = parse_sql_url(url)
+            beside = self.settings
+        if beside is None or beside.sql is None or login.hosts[0].path:
+            return login
+        # Somebody else on the same servers, as an administrator is: encrypted as they are.
+        return replace(login, tls=beside.sql.tls)
 
     @cached_property
     def console(self) -> "Console":

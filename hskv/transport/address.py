@@ -14,7 +14,7 @@ from .endpoint import (
     SecretSource,
     percent_decoded,
 )
-from .sql_address import SqlLogin, sql_login
+from .sql_address import URL_OPTIONS, SqlLogin, sql_login
 
 __all__ = [
     "Address",
@@ -78,7 +78,7 @@ def load_settings(source: str | None, **given: Any) -> Settings:
     if "write_secret" in changes:
         changes["write_secret"] = Secret(changes["write_secret"])
     changes["sql"] = sql_login(changes, settings.sql)
-    for name in ("sql_password", "sql_password_file"):
+    for name in ("sql_password", *URL_OPTIONS[1:]):
         changes.pop(name, None)
     if "replicas" in changes:
         replicas = map(_replica, changes.pop("replicas"))
@@ -106,8 +106,7 @@ def parse_url(url: str) -> Settings:
     settings = _with_names(Settings((*readers, *replicas), writers, login), path)
     if "write_secret" in options:
         settings = replace(settings, write_secret=Secret(options.pop("write_secret")))
-    names = ("sql", "sql_password_file")
-    sql = sql_login({name: options.pop(name) for name in names if name in options}, None)
+    sql = sql_login({name: options.pop(name) for name in URL_OPTIONS if name in options}, None)
     return _with_options(replace(settings, sql=sql), options)
 
 
@@ -222,7 +221,7 @@ _STORE_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
 
 def _with_options(settings: Settings, options: dict[str, str]) -> Settings:
     known = {**_NUMBERS, **_MODES, **_STORE_OPTIONS}
-    others = ("secret_file", "write_secret", "write", "replica", "sql", "sql_password_file")
+    others = ("secret_file", "write_secret", "write", "replica", *URL_OPTIONS)
     names = sorted([*known, *others])
     values: dict[str, Any] = {}
     for name, text in options.items():

@@ -6,8 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from .endpoint import Address, Secret, SecretBytes, percent_decoded
+from .tls import TLS_OPTIONS, Tls, tls_of
 
 DEFAULT_SQL_PORT: Final = 3306
+
+URL_OPTIONS: Final = ("sql", "sql_password_file", *TLS_OPTIONS)
+"""The options of a URL that say how to log in to SQL."""
 
 _FORM: Final = (
     "sql is mysql://USER:PASSWORD@HOST[:PORT][,HOST2[:PORT]...]/ or "
@@ -39,6 +43,8 @@ class SqlLogin:
     hosts: tuple[Address, ...]
     user: str
     password: Password
+    tls: Tls | None = None
+    """How connections are encrypted, None where they are not."""
 
 
 def parse_sql_url(url: str) -> SqlLogin:
@@ -59,21 +65,32 @@ def parse_sql_url(url: str) -> SqlLogin:
 
 
 def sql_login(given: Mapping[str, Any], login: SqlLogin | None) -> SqlLogin | None:
-    """The login that `sql`, `sql_password` and `sql_password_file` give. Raises ValueError."""
+    """The login that `sql` and the options for it give, which beat those before. ValueError."""
     url, file = given.get("sql"), given.get("sql_password_file")
+    tls = tls_of(given, login.tls if login else None)
     if url is not None:
         login = url if isinstance(url, SqlLogin) else parse_sql_url(url)
-    if "sql_password" not in given and file is None:
-        return login
+    for name in ("sql_password", *URL_OPTIONS[1:]):
+        if login is None and given.get(name) is not None:
+            raise ValueError(f"{name} is for the servers that sql= names: give sql= too")
     if login is None:
-        raise ValueError("sql_password is for the servers that sql= names: give sql= too")
-    return replace(login, password=Password(given.get("sql_password"), file))
+        return None
+    if tls is not None and any(host.path for host in login.hosts):
+        raise ValueError("mysql+unix:// goes through no network: leave sql_ssl and the like out")
+    if "sql_password" in given or file is not None:
+        login = replace(login, password=Password(given.get("sql_password"), file))
+    return replace(login, tls=tls)
 
 
 def pymysql_logins(login: SqlLogin, database: str | None = None) -> list[dict[str, Any]]:
-    """Keyword arguments for `pymysql.connect`, for each host. ValueError for a bad password."""
+    """Keyword arguments for `pymysql.connect`, for each host.
+
+    Raises ValueError for a bad password, ConnectionError for certificates that cannot be read.
+    """
     password = bytes(login.password.read() or b"")
-    who = {"user": login.user, "password": password, "database": database}
+    who: dict[str, Any] = {"user": login.user, "password": password, "database": database}
+    if login.tls is not None:
+        who["ssl"] = login.tls.context()
     return [{**who, **_pymysql_place(host)} for host in login.hosts]
 
 

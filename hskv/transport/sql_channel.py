@@ -24,9 +24,12 @@ from .endpoint import Address
 from .sql_address import SqlLogin
 from .sql_errors import refusal
 from .sql_socket import open_sql_socket
+from .tls import tls_trouble
 
 if TYPE_CHECKING:
     from pymysql.connections import Connection
+
+    from .sql_tls import Encryption
 
 # Strict, so that nothing is cut in silence; without modes that change what a statement means
 # (NO_BACKSLASH_ESCAPES, ANSI_QUOTES, SIMULTANEOUS_ASSIGNMENT). The server ends no connection that
@@ -215,8 +218,17 @@ class SqlChannel:
         return ProtocolError(f"{self.address} answered with what is no reply of MySQL: {error}")
 
     def _log_in(self, login: SqlLogin) -> None:
-        self._connection = _connection(self.address, login)
-        failed = self._connected()
+        encryption = None
+        if login.tls is not None:
+            from .sql_tls import encryption as encrypting
+
+            encryption = encrypting(self._sock, login.tls)
+        self._connection = _connection(self.address, login, encryption)
+        try:
+            failed = self._connected()
+        finally:
+            if encryption is not None:
+                self._sock = encryption.socket
         # Raised out here, so that no frame with the password hangs on it.
         if failed is not None:
             raise failed
@@ -230,11 +242,15 @@ class SqlChannel:
             refused = refusal(number, str(text)) if isinstance(number, int) else None
             if isinstance(refused, AuthenticationError):
                 return refused
+            if (trouble := tls_trouble(self.address, error)) is not None:
+                return ConnectionError(trouble)
             return ConnectionError(f"{self.address} did not finish the login: {error}")
         return None
 
 
-def _connection(address: Address, login: SqlLogin) -> "Connection[Any]":
+def _connection(
+    address: Address, login: SqlLogin, encryption: "Encryption | None"
+) -> "Connection[Any]":
     import pymysql
     from pymysql.constants import CLIENT
 
@@ -250,5 +266,6 @@ def _connection(address: Address, login: SqlLogin) -> "Connection[Any]":
         client_flag=CLIENT.FOUND_ROWS | CLIENT.MULTI_STATEMENTS,
         autocommit=None,
         defer_connect=True,
-        ssl_disabled=True,
+        ssl=encryption,
+        ssl_disabled=encryption is None,
     )

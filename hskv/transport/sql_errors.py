@@ -26,6 +26,10 @@ _ENDING: Final = frozenset({1053, 1180, 1927})
 
 _LOCK: Final = "another holds the row or the table for too long: try again, or end what holds it"
 _RIGHTS: Final = "the user of sql= may not do this: GRANT it what the store needs"
+_LOGIN: Final = (
+    "the user or the password of sql= is wrong, or the server wants TLS of it: sql_ssl=on, or "
+    "sql_ssl_cert"
+)
 _ERRORS: Final[dict[int, tuple[type[OperationalError], str]]] = {
     1062: (
         DuplicateKeyError,
@@ -35,7 +39,7 @@ _ERRORS: Final[dict[int, tuple[type[OperationalError], str]]] = {
     1205: (LockTimeoutError, _LOCK),
     1213: (LockTimeoutError, "deadlocks with other statements, each time: try again"),
     1044: (AuthenticationError, _RIGHTS),
-    1045: (AuthenticationError, "the user or the password of sql= is wrong"),
+    1045: (AuthenticationError, _LOGIN),
     1142: (AuthenticationError, _RIGHTS),
     1143: (AuthenticationError, _RIGHTS),
     1698: (AuthenticationError, "the user of sql= cannot log in from here"),

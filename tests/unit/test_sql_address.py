@@ -8,6 +8,7 @@ from hskv import Client
 from hskv.transport.address import Settings, load_settings
 from hskv.transport.endpoint import Address
 from hskv.transport.sql_address import Password, SqlLogin, parse_sql_url
+from hskv.transport.tls import Tls
 
 SECRET = "hunter2"
 BY_SQL = "hskv:///db?reads=sql&writes=sql&sql="
@@ -118,6 +119,47 @@ def test_keywords_say_the_same_as_the_url(tmp_path: Path) -> None:
     assert login_of(in_url).password.read() == b"from the file"
     with pytest.raises(ValueError, match="give sql= too"):
         load_settings("hskv://h/db", sql_password="k")
+
+
+@pytest.mark.parametrize(
+    ("options", "keywords", "tls"),
+    [
+        ("", {}, None),
+        ("&sql_ssl=off", {}, None),
+        ("&sql_ssl=on", {}, Tls()),
+        ("&sql_ssl_ca=/ca%2Epem", {}, Tls(ca="/ca.pem")),
+        ("&sql_ssl_ca=/ca&sql_ssl=true", {"sql_ssl": False}, None),
+        ("&sql_ssl_ca=/ca", {"sql_ssl_ca": Path("/b")}, Tls(ca="/b")),
+        ("&sql_ssl_ca=/ca", {"sql": "mysql://other@h/"}, Tls(ca="/ca")),
+        ("&sql_ssl_cert=/c", {"sql_ssl_key": "/k"}, Tls(cert="/c", key="/k")),
+        ("&sql_ssl_verify_identity=no", {}, Tls(verify_identity=False)),
+        ("&sql_ssl_verify_identity=no", {"sql_ssl_verify_identity": True}, Tls()),
+    ],
+)
+def test_tls_is_asked_for_by_any_of_its_options(
+    options: str, keywords: dict[str, Any], tls: Tls | None
+) -> None:
+    settings = load_settings(f"{BY_SQL}mysql://u:p@h/{options}", **keywords)
+    assert login_of(settings).tls == tls
+    again = pickle.loads(pickle.dumps(settings))
+    assert login_of(again).tls == tls
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ("sql=mysql://u@h/&sql_ssl=maybe", "sql_ssl is on or off, not 'maybe'"),
+        ("sql=mysql://u@h/&sql_ssl_verify_identity=", "sql_ssl_verify_identity is on or off"),
+        ("sql=mysql://u@h/&sql_ssl=off&sql_ssl_ca=/ca", "leave one of both out"),
+        ("sql=mysql://u@h/&sql_ssl_ca=", "sql_ssl_ca is the path of a file"),
+        ("sql=mysql://u@h/&sql_ssl_key=/k", "sql_ssl_key is the key of sql_ssl_cert"),
+        ("sql=mysql%2Bunix://u@/s&sql_ssl=on", "goes through no network"),
+        ("sql_ssl_ca=/ca", "sql_ssl_ca is for the servers that sql= names"),
+    ],
+)
+def test_what_tls_cannot_be_is_refused(options: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        load_settings(f"hskv://h/db?{options}")
 
 
 def test_a_password_shows_nowhere_and_pickles() -> None:
