@@ -10,21 +10,6 @@ from ..store.table import Table
 from .app import App
 from .options import json_option, sql_options, url_options
 
-_SETTINGS: Final = """\
-[mariadb]
-plugin_maturity = beta             # HandlerSocket is beta; without this it is not loaded
-plugin_load_add = handlersocket
-handlersocket_address = 127.0.0.1  # left out, it listens on every interface
-handlersocket_port = 9998          # to read; left out, it does not listen
-handlersocket_port_wr = 9999       # to write
-handlersocket_plain_secret = CHANGE-ME
-handlersocket_plain_secret_wr = CHANGE-ME-TOO
-handlersocket_threads = 16
-handlersocket_threads_wr = 1
-innodb_flush_log_at_trx_commit = 1 # 2: a crash of the machine may lose a second
-innodb_lock_wait_timeout = 1       # how long a write waits for a row that SQL has locked
-lock_wait_timeout = 10             # ... for a table that SQL has locked; default: a day
-"""
 # A client that looks for a table which is not there keeps its name locked.
 _LOCK_SECONDS: Final = 10
 
@@ -40,21 +25,32 @@ _LOCK_SECONDS: Final = 10
 def init(app: App, database: str | None, name: str | None, settings: bool) -> None:
     """Make the table by SQL, where that is named; else print what to do.
 
-    That is the statement that makes the table, and the lines of my.cnf that load HandlerSocket.
-    A table that is there already is looked at, and left.
+    That is the statement that makes the table, and the lines of my.cnf that load HandlerSocket:
+    where the URL says, on loopback without one, with fresh secrets each time. A table that is
+    there already is looked at, and left.
     """
     url = app.settings
-    database = database or (url.database if url else None)
-    table = Table(name or (url.table if url else None) or "kv", database=database)
-    if settings:
-        click.echo(_SETTINGS, nl=False)
-    elif app.has_sql:
+    table_database = database or (url.database if url else None)
+    table = Table(name or (url.table if url else None) or "kv", database=table_database)
+    if app.has_sql and not settings:
         _make(app, table)
-    elif app.json:
-        app.emit({"sql": table.create_sql(), "my_cnf": _SETTINGS})
     else:
+        _print(app, None if settings else table, table_database)
+
+
+def _print(app: App, table: Table | None, database: str | None) -> None:
+    """Print what to do: the statement, where a table is given, and the lines of my.cnf."""
+    from .settings import my_cnf
+
+    lines = my_cnf(app.url if app.settings else None, database)
+    if app.json:
+        statement = {"sql": table.create_sql()} if table else {}
+        app.emit({**statement, "my_cnf": lines})
+        return
+    if table:
         click.echo(f"-- By SQL, or by hskv init --sql URL:\n{table.create_sql()};\n")
-        click.echo(f"# In my.cnf; then restart the server:\n{_SETTINGS}", nl=False)
+        click.echo("# In my.cnf; then restart the server:")
+    click.echo(lines, nl=False)
 
 
 def _make(app: App, table: Table) -> None:

@@ -15,6 +15,7 @@ import hskv
 from hskv.mariadb import supervisor
 from hskv.mariadb.programs import ServerStartError
 
+from ..pages import DOCS, ROOT, blocks
 from .cli import Shell
 
 
@@ -84,6 +85,30 @@ def test_a_server_in_the_foreground(shell: Shell, directory: Path, ended_by: str
         assert process.stdout.read().endswith("stopped; its data stays\n")
     assert process.returncode == 0
     assert (directory / "data").is_dir()
+
+
+def test_the_readme_and_the_page_start_a_server_as_they_say(directory: Path) -> None:
+    mine = "tests/server/test_cli_server.py"
+    written = [
+        block.text
+        for page in (ROOT / "README.md", DOCS / "cli.md")
+        for block in blocks(page)
+        if block.elsewhere == mine
+    ]
+    assert len(written) == 2
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "XDG_DATA_HOME": str(directory.parent)}
+    try:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", "".join(written)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    finally:
+        supervisor.stop(directory.parent / "hskv", 30.0)
+    assert "1\nsession\tabc\nvisits\t1\nstopped; its data stays\n" in done.stdout
 
 
 def test_a_server_that_cannot_start_says_why(

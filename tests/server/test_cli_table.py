@@ -54,9 +54,42 @@ def test_init_without_sql_prints_what_to_do(shell: Shell, run_sql: Sql) -> None:
     assert statement
     run_sql(statement[0].decode())
     assert run_sql("SELECT COUNT(*) FROM printed") == ((0,),)
-    settings = shell("init", "--settings").out
-    assert settings in said.out
+    assert b"plugin_load_add = handlersocket" in said.out
     assert set(shell("init", "--json").json) == {"sql", "my_cnf"}
+    assert set(shell("init", "--json", "--settings").json) == {"my_cnf"}
+
+
+@pytest.mark.parametrize(
+    ("url", "lines", "theirs"),
+    [
+        ("hskv://:s@10.0.0.5:1,2/d/t", ["10.0.0.5", "1", "2"], "hskv://:S@10.0.0.5:1,2/d/t?"),
+        ("hskv://localhost/d", ["127.0.0.1", "9998", "9999"], "hskv://:S@localhost/d?"),
+        (
+            "hskv+unix:///d?read=/a%20b&write=/w&secret_file=/s",
+            ["/", "/a b", "/w"],
+            "hskv+unix://:S@/d?read=/a%20b&write=/w&",
+        ),
+        (
+            "hskv://h/d?reads=sql&writes=sql&sql=mysql://u:p@h/",
+            ["127.0.0.1", "9998", "9999"],
+            "hskv://:S@127.0.0.1:9998,9999/d?",
+        ),
+    ],
+)
+def test_init_prints_settings_for_the_url_with_fresh_secrets(
+    shell: Shell, url: str, lines: list[str], theirs: str
+) -> None:
+    shell.export("HSKV_URL", url)
+    printed = shell("init", "--settings").out.decode()
+    found = re.findall(r"handlersocket_(?:address|port|port_wr) = (.*?) *#", printed)
+    assert found == lines
+    read, write = re.findall(
+        r"^handlersocket_plain_secret(?:_wr)? = (\w{32})$", printed, re.MULTILINE
+    )
+    assert f"# {theirs.replace('S', read)}write_secret={write}\n" in printed
+    again = shell("init", "--settings").out.decode()
+    assert read != write
+    assert read not in again
 
 
 def test_purge_and_stats(shell: Shell, hskv_store: Store, run_sql: Sql) -> None:

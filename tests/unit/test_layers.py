@@ -116,6 +116,7 @@ ORDER = [
     "hskv.cli.dump",
     "hskv.cli.load",
     "hskv.cli.table",
+    "hskv.cli.settings",
     "hskv.cli.init",
     "hskv.cli.stats",
     "hskv.cli.bench",

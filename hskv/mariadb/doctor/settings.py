@@ -48,7 +48,8 @@ def plugin_findings(server: Server, target: Target) -> Iterator[Finding]:
 def listening(target: Target) -> dict[str, str]:
     """What makes the server listen where the URL says; the lines by their variables."""
     reader = target.settings.readers[0]
-    values = {"handlersocket_address": "/" if reader.path else "127.0.0.1"}
+    host = "127.0.0.1" if reader.host == "localhost" else reader.host
+    values = {"handlersocket_address": "/" if reader.path else host}
     for name, address in zip(PORTS, (reader, *target.settings.writers[:1]), strict=False):
         values[name] = str(address.path or address.port)
     if target.settings.secret:
