@@ -61,15 +61,22 @@ def stop(*_: object) -> Never:
     raise KeyboardInterrupt
 
 
+def listening(port: int) -> socket.socket:
+    """A socket of loopback that listens. Ends the program where another does."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        sys.exit(f"port {port}: {os.strerror(error.errno or 0)}; with PORT=0 it takes a free one")
+
+
 def main() -> None:
     """Serve on loopback until interrupted."""
     signal.signal(signal.SIGTERM, stop)
     with ExitStack() as stack:
         url = os.environ.get("HSKV_URL") or stack.enter_context(PrivateServer()).url
-        address = ("127.0.0.1", int(os.environ.get("PORT", "8000")))
-        listener = stack.enter_context(socket.create_server(address))
+        listener = stack.enter_context(listening(int(os.environ.get("PORT", "8000"))))
         process = stack.enter_context(serving(listener, url))
-        print(f"http://127.0.0.1:{listener.getsockname()[1]}/", flush=True)
+        print(f"http://127.0.0.1:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
         sys.exit(process.wait())
 
 

@@ -73,5 +73,20 @@ def _mysql_code(error: Exception) -> Exit:
     return Exit.AWAY if number in _MYSQL_AWAY else Exit.REFUSED
 
 
+_MYSQL_ADVICE: Final = {
+    **dict.fromkeys(
+        (1045, 1698),
+        "are these its user and password? Debian's root has none: as root of that machine, by "
+        "mysql+unix://root@/run/mysqld/mysqld.sock",
+    ),
+    **dict.fromkeys((1044, 1142, 1227), "do it as an administrator, or GRANT the right"),
+    **dict.fromkeys((2002, 2003), "is MariaDB running, and listening there?"),
+}
+
+
 def _mysql_text(error: Exception) -> str:
-    return str(error.args[1]) if len(error.args) > 1 else str(error)
+    """What the server said, or PyMySQL, and what to do about it."""
+    if len(error.args) < 2:
+        return str(error)
+    number, text = error.args[:2]
+    return "; ".join(filter(None, (str(text), _MYSQL_ADVICE.get(number))))

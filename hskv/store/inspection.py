@@ -49,6 +49,11 @@ def inspect_table(
     if unknown:
         raise TypeError(f"{', '.join(sorted(unknown))}: a Table has {', '.join(_COLUMNS)}")
     schema = read_schema(connection, name, database)
+    if not schema.columns:
+        raise UnsupportedError(
+            f"this user of SQL sees no column of the table {name!r}: GRANT SELECT ON it, or "
+            "ask as an administrator"
+        )
     there = {column: one for column, one in _COLUMNS.items() if one in schema.columns}
     named: dict[str, Any] = {
         **dict.fromkeys(_COLUMNS),

@@ -362,7 +362,7 @@ def open_socket(address: Address, timeout: float) -> socket.socket:
         address,
         socket.socket,
         lambda made: made.settimeout(timeout),
-        "is MariaDB running with the HandlerSocket plugin listening there?",
+        "is MariaDB running with the HandlerSocket plugin listening there? hskv doctor finds out",
         # The server has no IPv6.
         family=socket.AF_INET,
     )

@@ -114,12 +114,14 @@ class ChannelPool(Generic[ChannelT]):
             try:
                 channel = self._idle.pop()
             except IndexError:
-                return self._acquire_slowly()
-            now = monotonic()
-            if now - channel.last_used < self._peek_after or self._usable(channel, now):
-                channel.holder = self
-                channel.last_used = now
-                return channel
+                pass
+            else:
+                now = monotonic()
+                if now - channel.last_used < self._peek_after or self._usable(channel, now):
+                    channel.holder = self
+                    channel.last_used = now
+                    return channel
+        # Not in the handler: what is raised there would show the IndexError as its context.
         return self._acquire_slowly()
 
     def release(self, channel: ChannelT) -> None:

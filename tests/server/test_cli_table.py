@@ -46,6 +46,24 @@ def test_init_refuses_a_table_that_is_not_fit(shell: Shell, run_sql: Sql) -> Non
     assert (said.code, "unfit" in said.err) == (4, True)
 
 
+def test_init_as_a_user_with_few_rights_says_which_are_missing(
+    shell: Shell, hskv_server: PrivateServer, run_sql: Sql
+) -> None:
+    run_sql("CREATE USER maker@localhost IDENTIFIED BY 'm'")
+    shell.export("HSKV_SQL", f"mysql+unix://maker:m@{hskv_server.sql['unix_socket']}")
+    try:
+        refused = shell("init", "--table", "made")
+        assert (refused.code, "an administrator, or GRANT" in refused.err) == (4, True)
+        run_sql("GRANT CREATE ON hskv.* TO maker@localhost")
+        blind = shell("init", "--table", "made")
+        assert (blind.code, "GRANT SELECT ON it" in blind.err) == (4, True)
+        shell.export("HSKV_SQL", f"mysql+unix://maker:n@{hskv_server.sql['unix_socket']}")
+        assert "are these its user and password?" in shell("init").err
+    finally:
+        run_sql("DROP USER maker@localhost")
+        run_sql("DROP TABLE IF EXISTS made")
+
+
 def test_init_without_sql_prints_what_to_do(shell: Shell, run_sql: Sql) -> None:
     shell.export("HSKV_SQL", None)
     said = shell("init", "--table", "printed")

@@ -283,6 +283,13 @@ class TestSecrets:
         treated(well, "secret-wrong")
         assert well.examine().verdict == "healthy"
 
+    def test_a_secret_file_that_is_not_there(self, well: Patient) -> None:
+        well.client_url = f"{well.url.replace(f':{well.secret}@', '')}&secret_file=/no/file%20here"
+        report = well.examine()
+        assert [finding.id for finding in report.findings] == ["secret-wrong"]
+        assert "the secret file /no/file here cannot be read" in report.findings[0].what
+        assert report.findings[0].mend[0].line == "namei -l '/no/file here'"
+
     def test_no_secret_at_all(self, well: Patient) -> None:
         well.restart(handlersocket_plain_secret='""', handlersocket_plain_secret_wr='""')
         treated(well, "secret-empty", by_sql=False)

@@ -36,6 +36,8 @@ class State(Enum):
     SILENT = "silent"
     FOREIGN = "foreign"
     LOCKED_OUT = "locked out"
+    UNREAD = "unread"
+    """The file with the secret cannot be read; the port was not asked."""
     READS = "reads"
     WRITES = "writes"
     WRITES_REFUSED = "writes refused"
@@ -118,7 +120,7 @@ def _channel(address: Address, secret: Secret, settings: Settings) -> Channel:
 def _state(error: Exception) -> State:
     """What a port is that answered by an error."""
     if isinstance(error, AuthenticationError):
-        return State.LOCKED_OUT
+        return State.UNREAD if isinstance(error.__cause__, OSError) else State.LOCKED_OUT
     if isinstance(error, ProtocolError):
         return State.FOREIGN
     cause = error if isinstance(error, IndexedConnectionError) else error.__cause__

@@ -1,5 +1,6 @@
 """What is wrong with the ports, by what answered there and by what SQL says of them."""
 
+import shlex
 from collections.abc import Iterator
 from typing import Final
 
@@ -34,10 +35,11 @@ def listener_findings(
             what = "; ".join(f"{_names([one])}: {_said(one)}" for one in dead)
             yield Finding(name, what, _revive(state, server, target))
     yield from _crossed(listeners, server, target)
+    yield from _unread(listeners, target)
     yield from _locked_out(listeners, target)
     opened = [listener for listener in listeners if listener.open]
     if opened:
-        what = f"{_names(opened)} serves who has no secret"
+        what = f"{_names(opened)} {'serve' if len(opened) > 1 else 'serves'} who has no secret"
         yield new_secrets("secret-empty", what, target.url)
     yield from _refusing(listeners, server)
     yield from _slow(listeners, server, target)
@@ -128,6 +130,14 @@ def _is_crossed(listener: Listener) -> bool:
     return (listener.side == "read") != (listener.state is State.READS)
 
 
+def _unread(listeners: Listeners, target: Target) -> Iterator[Finding]:
+    """That the file with the secret cannot be read."""
+    unread = next((one for one in listeners if one.state is State.UNREAD), None)
+    if unread is not None:
+        look = f"namei -l {shlex.quote(urls.secret_file(target.url))}"
+        yield Finding("secret-wrong", unread.error, (Mend(Where.SHELL, look),))
+
+
 def _locked_out(listeners: Listeners, target: Target) -> Iterator[Finding]:
     out = [
         one
@@ -137,7 +147,7 @@ def _locked_out(listeners: Listeners, target: Target) -> Iterator[Finding]:
     ]
     if not out:
         return
-    what = f"{_names(out)} does not let in who has this secret"
+    what = f"{_names(out)} {'do' if len(out) > 1 else 'does'} not let in who has this secret"
     ask = "SELECT @@handlersocket_plain_secret, @@handlersocket_plain_secret_wr"
     changed = urls.with_secrets(target.url, "FIRST", "SECOND")
     yield Finding("secret-wrong", what, (Mend(Where.SQL, ask), Mend(Where.URL, changed)))

@@ -2,13 +2,13 @@
 
 import re
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ...transport.address import Address
 
 HIDDEN: Final = "***"
 _SECRET_OPTION: Final = re.compile(r"(?<=[?&]write_secret=)[^&]*")
-_SECRET_FILE: Final = re.compile(r"([?&])secret_file=[^&]*&")
+_SECRET_FILE: Final = re.compile(r"([?&])secret_file=([^&]*)&")
 _SQL_PASSWORD: Final = re.compile(r"(?<=[?&]sql=)([^:/?&]+://[^:@&]*):[^@&]*@")
 # Encoded as a whole; and with a user alone there is nothing to hide.
 _ENCODED_SQL: Final = re.compile(r"(?<=[?&]sql=)[^&]*%3[aA][^&]*")
@@ -39,6 +39,12 @@ def with_secrets(url: str, secret: str, write_secret: str) -> str:
     scheme, _, rest = _SECRET_FILE.sub(r"\1", changed).partition("://")
     netloc, slash, path = rest.partition("/")
     return f"{scheme}://:{secret}@{netloc.rpartition('@')[2]}{slash}{path}"
+
+
+def secret_file(url: str) -> str:
+    """The file that a URL names for its secret; empty where it names none."""
+    found = _SECRET_FILE.search(f"{url}&")
+    return unquote(found[2]) if found else ""
 
 
 def with_ports(url: str, read: Address, write: Address | None) -> str:
