@@ -38,6 +38,8 @@ copybutton_prompt_text = r">>> |\.\.\.(?: |$)"
 copybutton_prompt_is_regexp = True
 
 WIDE_PIXELS = 500
+SHORT_LETTERS = 10
+LONG_NAME_LETTERS = 14
 
 
 def mark_wide(app: Sphinx, page: nodes.document) -> None:
@@ -49,6 +51,28 @@ def mark_wide(app: Sphinx, page: nodes.document) -> None:
             image["classes"].append("wide")
 
 
+def mark_short(app: Sphinx, page: nodes.document) -> None:
+    """Give columns of short words, which take no room on a phone, a class of their own."""
+    for body in page.findall(nodes.tbody):
+        for column in zip(*(row.children for row in body.children), strict=True):
+            if all(len(cell.astext()) <= SHORT_LETTERS for cell in column):
+                for cell in column:
+                    cell["classes"].append("short")
+
+
+def break_names(app: Sphinx, page: nodes.document) -> None:
+    """Let a long name in a table go on in the next line, at the words it is made of."""
+    for entry in page.findall(nodes.entry):
+        for name in entry.findall(nodes.literal):
+            if len(name.astext()) > LONG_NAME_LETTERS:
+                words = re.split(r"(?<=_)|(?<=[a-z])(?=[A-Z])|(?<=[(.])(?=\w)", name.astext())
+                name.children = [nodes.Text(words[0])]
+                for word in words[1:]:
+                    name += [nodes.raw("", "<wbr>", format="html"), nodes.Text(word)]
+
+
 def setup(app: Sphinx) -> None:
     """What Sphinx calls."""
     app.connect("doctree-read", mark_wide)
+    app.connect("doctree-read", mark_short)
+    app.connect("doctree-read", break_names)
