@@ -46,6 +46,8 @@ class Statement(NamedTuple):
     table: str = ""
     reads_back: bool = False
     """Whether the first result is of the write, and the rest what that kept in variables."""
+    anywhere: bool = False
+    """Whether a server that is read-only may answer too; it is sent alone."""
 
 
 Answer = Sequence[Result] | OperationalError
@@ -102,8 +104,11 @@ class SqlClient:
         return answers
 
     def state(self) -> State:
-        """What the server that is written to says of itself; it is asked when it is connected."""
-        channel = self.servers.acquire()
+        """What a server says of itself: the one that is written to, if it can be reached.
+
+        It is asked when it is connected.
+        """
+        channel = self.servers.acquire(to_write=False)
         self.servers.release(channel)
         return channel.state
 
@@ -131,7 +136,7 @@ class SqlClient:
     def _attempt(
         self, statements: Sequence[Statement], effect: Effect, deadline: float
     ) -> tuple[list[Answer], HandlerSocketError | None]:
-        channel = self.servers.acquire()
+        channel = self.servers.acquire(to_write=not statements[0].anywhere)
         try:
             sent = _fitting(statements, channel.state.max_packet)
         except ValueTooLargeError:
@@ -261,7 +266,12 @@ def _waited(refused: OperationalError) -> bool:
 def _told(
     error: HandlerSocketError, statements: Sequence[Statement], answers: Sequence[Answer]
 ) -> HandlerSocketError:
-    """The error, which says so where writes in front of what failed were carried out."""
+    """The error, which says so where writes in front of what failed were carried out.
+
+    Where no time is left to wait for a promotion it is the refusal of a server.
+    """
+    if isinstance(error.__cause__, OperationalError):
+        error = error.__cause__
     done = zip(statements, answers, strict=False)
     wrote = any(one.effect is not Effect.READ and isinstance(got, list) for one, got in done)
     if wrote and not isinstance(error, OutcomeUnknownError):

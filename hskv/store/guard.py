@@ -69,8 +69,8 @@ def check_handlersocket(client: SqlClient, text: SqlText, *, writes: bool) -> No
     """
     if (text.table_name, writes) in client.passed:
         return
-    why = _of_server(client.state(), writes=writes)
     facts = table_facts(client, text)
+    why = _of_server(client.state(), writes=writes)
     if facts is not None:
         why = why or _of_table(facts)
     if why:

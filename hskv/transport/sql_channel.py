@@ -195,7 +195,7 @@ class SqlChannel:
         return results[0].rows
 
     def _refusal(self, error: Exception) -> HandlerSocketError:
-        refused = refusal(error.args[0], str(error.args[-1]))
+        refused = refusal(error.args[0], str(error.args[-1]), self.address)
         if not isinstance(refused, OperationalError):
             self._sock.close()
         return refused
@@ -239,9 +239,10 @@ class SqlChannel:
             self._connection.connect(self._sock)
         except Exception as error:  # noqa: BLE001 what is no greeting raises anything
             number, text = (*error.args, None, None)[:2]
-            refused = refusal(number, str(text)) if isinstance(number, int) else None
-            if isinstance(refused, AuthenticationError):
-                return refused
+            if isinstance(number, int):
+                refused = refusal(number, str(text), self.address)
+                if isinstance(refused, AuthenticationError):
+                    return refused
             if (trouble := tls_trouble(self.address, error)) is not None:
                 return ConnectionError(trouble)
             return ConnectionError(f"{self.address} did not finish the login: {error}")

@@ -60,13 +60,13 @@ _ERRORS: Final[dict[int, tuple[type[OperationalError], str]]] = {
 }
 
 
-def refusal(number: int, message: str) -> HandlerSocketError:
-    """The exception for an error that the server answered with.
+def refusal(number: int, message: str, server: object = "the server") -> HandlerSocketError:
+    """The exception for an error that a server, which is named, answered with.
 
     Of a statement that was certainly not carried out an OperationalError, or, where another server
     is to be asked, RecoverableConnectionError; IndexedConnectionError where it may be done.
     """
-    words = f"the server said {number}: {message}"
+    words = f"{server} said {number}: {message}"
     if number in _ENDING:
         return IndexedConnectionError(f"the server ended the connection meanwhile; {words}")
     if number == 1047:

@@ -9,7 +9,12 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
-from ..exceptions import ConnectionError, PoolTimeoutError, RecoverableConnectionError
+from ..exceptions import (
+    ConnectionError,
+    OperationalError,
+    PoolTimeoutError,
+    RecoverableConnectionError,
+)
 from .pool import ChannelPool
 from .pools import Pools
 from .sql_channel import SqlChannel
@@ -43,31 +48,27 @@ class SqlServers(Pools[SqlChannel]):
         """The pool of the server that was last found to be the one to write to."""
         return self._writer
 
-    def acquire(self) -> SqlChannel:
-        """A connection to the server to write to.
+    def acquire(self, *, to_write: bool = True) -> SqlChannel:
+        """A connection to the server to write to; without `to_write` a read-only one will do.
 
         Raises ConnectionError when none can be reached, or none may be written to now: promoted
-        is one perhaps in a moment.
+        is one perhaps in a moment. OperationalError when all refuse.
         """
         if len(self.pools) == 1:
             return self._writer.acquire()
-        why = []
+        errors: list[ConnectionError | OperationalError] = []
         for pool in self._candidates():
             try:
-                channel = pool.acquire()
+                channel = self._looked_at(pool, to_write=to_write)
             except PoolTimeoutError:
                 raise
-            except ConnectionError as error:
-                why.append(str(error))
+            except (ConnectionError, OperationalError) as error:
+                errors.append(error)
                 continue
-            refused = self._refusal(pool, channel)
-            if refused is None:
+            if not channel.state.read_only:
                 self._found(pool, channel)
-                return channel
-            why.append(refused)
-        raise RecoverableConnectionError(
-            f"none of the servers of sql= can be written to now: {'; '.join(why)}"
-        )
+            return channel
+        raise _none(errors, "written to" if to_write else "asked")
 
     def release(self, channel: SqlChannel) -> None:
         """As `ChannelPool.release`."""
@@ -92,26 +93,43 @@ class SqlServers(Pools[SqlChannel]):
             raise RuntimeError(f"{channel!r} is not on loan from {self!r}")
         return pool
 
-    def _refusal(self, pool: SqlPool, channel: SqlChannel) -> str | None:
-        """Why a connection, which goes back to its pool, is not to be written to."""
+    def _looked_at(self, pool: SqlPool, *, to_write: bool) -> SqlChannel:
+        """A connection to a server that is as it must be; else the error that says why not."""
+        channel = pool.acquire()
         try:
             now = monotonic()
             if now - channel.looked >= _LOOK_AGAIN_SECONDS:
                 channel.look(now + channel.timeout)
-        except ConnectionError as error:
-            pool.discard(channel, error)
-            return str(error)
         except BaseException as error:
             pool.discard(channel, error)
             raise
-        if channel.state.ready and not channel.state.read_only:
-            return None
+        if channel.state.ready and not (to_write and channel.state.read_only):
+            return channel
         channel.looked = 0.0
         pool.release(channel)
         why = "is read-only" if channel.state.ready else "has no majority, or is joining"
-        return f"{channel.address} {why}"
+        raise RecoverableConnectionError(f"{channel.address} {why}")
 
     def _found(self, pool: SqlPool, channel: SqlChannel) -> None:
         if pool is not self._writer:
             self._writer = pool
             _log.warning("writes go to %s from now on", channel.address)
+
+
+def _none(errors: Sequence[ConnectionError | OperationalError], what: str) -> Exception:
+    """What to raise where each server was passed over by one of these.
+
+    That one refuses, which no time mends, is raised where all do; else it is the cause of what
+    is raised, since another may be promoted.
+    """
+    words = f"none of the servers of sql= can be {what} now: {'; '.join(map(str, errors))}"
+    refusals = [error for error in errors if isinstance(error, OperationalError)]
+    none = RecoverableConnectionError(words)
+    if not refusals:
+        return none
+    first = refusals[0]
+    refused = type(first)(words, code=first.code, reason=first.reason)
+    if len(refusals) == len(errors):
+        return refused
+    none.__cause__ = refused
+    return none

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from hskv.exceptions import ConnectionError, PoolTimeoutError
+from hskv.exceptions import (
+    AuthenticationError,
+    ConnectionError,
+    OperationalError,
+    PoolTimeoutError,
+    RecoverableConnectionError,
+)
 from hskv.transport.pool import ChannelPool
 from hskv.transport.sql_channel import State
 from hskv.transport.sql_servers import SqlServers
@@ -19,8 +25,11 @@ class FakeServer:
         self.down = self.read_only = False
         self.ready = True
         self.looks = 0
+        self.refuses = False
 
     def connect(self) -> Any:
+        if self.refuses:
+            raise AuthenticationError(f"{self.name} said 1045", code=1045, reason="denied")
         if self.down:
             raise ConnectionError(f"{self.name} is down")
         return FakeConnection(self)
@@ -40,6 +49,8 @@ class FakeConnection:
     def look(self, deadline: float) -> State:
         if self.server.down:
             raise ConnectionError(f"{self.server.name} went down")
+        if self.server.refuses:
+            raise OperationalError(f"{self.server.name} said 1227", code=1227)
         self.server.looks += 1
         self.looked = float("inf")
         self.state = State(self.server.read_only, self.server.ready, False, False, True, 1 << 24)
@@ -123,6 +134,57 @@ def test_where_none_can_be_written_to_it_says_why_of_each(
     fakes[0].down = False
     assert where(servers) == "one"
     assert servers.stats()["idle"] == 3
+
+
+@pytest.mark.parametrize("when", ["at the login", "at a look"])
+def test_one_that_refuses_does_not_end_the_search(
+    fakes: list[FakeServer], servers: SqlServers, when: str
+) -> None:
+    if when == "at a look":
+        channel = servers.acquire()
+        assert channel.holder is servers.pools[0]
+        servers.refused(channel)
+    fakes[0].refuses = True
+    assert where(servers) == "two"
+    fakes[1].read_only = True
+    servers.pools[1].purge()
+    assert where(servers) == "three"
+
+
+def test_where_all_refuse_a_refusal_is_raised_that_names_all(
+    fakes: list[FakeServer], servers: SqlServers
+) -> None:
+    for fake in fakes:
+        fake.refuses = True
+    with pytest.raises(AuthenticationError, match=r"now: one said 1045; two said .*; three") as one:
+        servers.acquire()
+    assert (one.value.code, one.value.reason) == (1045, "denied")
+
+
+def test_where_another_may_be_promoted_a_refusal_is_the_cause_of_what_is_raised(
+    fakes: list[FakeServer], servers: SqlServers
+) -> None:
+    fakes[0].down = fakes[1].refuses = fakes[2].read_only = True
+    with pytest.raises(RecoverableConnectionError, match="two said 1045; three is re") as caught:
+        servers.acquire()
+    assert isinstance(caught.value.__cause__, AuthenticationError)
+    assert str(caught.value.__cause__) == str(caught.value)
+
+
+def test_what_may_be_asked_anywhere_is_asked_of_one_that_is_read_only(
+    fakes: list[FakeServer], servers: SqlServers
+) -> None:
+    fakes[0].ready = False
+    fakes[1].read_only = fakes[2].read_only = True
+    channel: Any = servers.acquire(to_write=False)
+    assert channel.address == "two"
+    servers.release(channel)
+    assert servers.writer is servers.pools[0], "it is not the one to write to"
+    fakes[1].ready = fakes[2].ready = False
+    for pool in servers.pools:
+        pool.purge()
+    with pytest.raises(ConnectionError, match="can be asked now: one has no majority"):
+        servers.acquire(to_write=False)
 
 
 def test_a_full_pool_is_no_reason_to_write_elsewhere(servers: SqlServers) -> None:
