@@ -16,6 +16,10 @@ _GALERA: Final = (
     _READ_ONLY + b"SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_local_state', 'wsrep_ready')"
 )
 _SYNCED: Final = "4"
+_NO_AUTOCOMMIT: Final = (
+    "it has autocommit=0, with which HandlerSocket shows a row for ever as it was at first: set "
+    "autocommit=1 in its configuration, and restart it"
+)
 
 
 class Checkup(NamedTuple):
@@ -60,6 +64,9 @@ class Examiner:
             channel.close()
 
     def _examined(self, channel: SqlChannel) -> Checkup:
+        # As it was when HandlerSocket's threads began: what SET GLOBAL says does not reach them.
+        if not channel.state.autocommit:
+            return Checkup(_NO_AUTOCOMMIT)
         statements = _GALERA if channel.state.wsrep_on else _REPLICATION
         deadline = monotonic() + channel.timeout
         results, refused = channel.run(statements, 2, deadline)

@@ -151,6 +151,40 @@ class TestReplication:
         finally:
             pair.primary.query("GRANT SLAVE MONITOR ON *.* TO hskv@'127.0.0.1'")
 
+    def test_a_process_that_starts_while_nobody_can_be_written_to_reads(
+        self, pair: PrivateReplication
+    ) -> None:
+        pair.primary.query("SET GLOBAL read_only = 1")
+        try:
+            with hskv.connect(pair.url, read="replica", timeout=1.0) as store:
+                assert who(store) <= listeners(*pair.replicas)
+                with pytest.raises(HskvConnectionError, match="can be written to now"):
+                    store["a"] = 1
+        finally:
+            pair.primary.query("SET GLOBAL read_only = 0")
+
+    def test_a_server_that_lets_nobody_in_is_passed_over(self, pair: PrivateReplication) -> None:
+        broken = pair.replicas[0]
+        hosts = [broken.sql_listener, pair.primary.sql_listener]
+        login = pair.sql_url.rpartition("@")[0]
+        with closing(pymysql.connect(**broken.sql, autocommit=True)) as connection:
+            connection.query("SET SESSION sql_log_bin = 0")
+            connection.query("ALTER USER hskv@127.0.0.1 ACCOUNT LOCK")
+            options: dict[str, Any] = {"reads": "sql", "writes": "sql", "timeout": 1.0}
+            try:
+                sql = f"{login}@{','.join(hosts)}/"
+                with hskv.connect("hskv:///hskv", sql=sql, **options) as store:
+                    store["a"] = 1
+                    pair.primary.query("SET GLOBAL read_only = 1")
+                with (
+                    hskv.connect("hskv:///hskv", sql=sql, **options) as store,
+                    pytest.raises(hskv.AuthenticationError, match=f"{hosts[0]} said 4151"),
+                ):
+                    store["a"] = 1
+            finally:
+                pair.primary.query("SET GLOBAL read_only = 0")
+                connection.query("ALTER USER hskv@127.0.0.1 ACCOUNT UNLOCK")
+
 
 def delay(replica: Node, seconds: int) -> None:
     """Have a replica apply everything so much later."""

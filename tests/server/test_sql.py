@@ -1,11 +1,10 @@
-"""Stores that go by SQL: connections that break, servers that refuse, and what is refused."""
+"""Stores that go by SQL: what the server refuses, and tables."""
 
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -17,20 +16,9 @@ from hskv import KeyValueStore, Table, exceptions
 from hskv.mariadb import PrivateServer
 
 from ..conftest import sql_on
-from ..faults.proxy import Direction, Fault, Kind, Proxy
+from .sql_stores import Sql, Store, by_sql, path_of, session
 
 pytestmark = pytest.mark.handlersocket("it says itself how a store goes")
-
-Store = KeyValueStore[str, Any]
-Sql = Callable[..., tuple[tuple[Any, ...], ...]]
-
-
-def by_sql(path: str, more: str = "") -> str:
-    return f"hskv:///hskv?reads=sql&writes=sql&sql=mysql+unix://root@{quote(path)}{more}"
-
-
-def path_of(server: PrivateServer) -> str:
-    return str(server.directory / "sql.sock")
 
 
 @pytest.fixture
@@ -38,133 +26,6 @@ def store(hskv_server: PrivateServer, hskv_store: Store) -> Iterator[Store]:
     """A store that goes by SQL alone, on an empty table."""
     with hskv.connect(by_sql(path_of(hskv_server)), cull=False) as store:
         yield store
-
-
-@pytest.fixture
-def proxy(hskv_server: PrivateServer) -> Iterator[Proxy]:
-    with Proxy(path_of(hskv_server), str(hskv_server.directory / "p.sock")) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def behind(proxy: Proxy, hskv_store: Store) -> Iterator[Store]:
-    """A store that goes by SQL through the proxy, and has one connection."""
-    url = by_sql(proxy.place, "&timeout=1")
-    with hskv.connect(url, cull=False) as store:
-        store["n"] = 5
-        yield store
-
-
-@contextmanager
-def session(server: PrivateServer) -> Iterator[Any]:
-    with closing(pymysql.connect(**server.sql)) as connection, connection.cursor() as cursor:
-        yield cursor
-
-
-class TestLostConnections:
-    @pytest.mark.parametrize(
-        "write",
-        [
-            lambda store: store.incr("n"),
-            lambda store: store.set("n", 6),
-            lambda store: store.pop("n"),
-            lambda store: store.swap("n", 6),
-            lambda store: store.add("m", 6),
-            lambda store: store.limiter("l", 5, 60).hit("a"),
-        ],
-    )
-    @pytest.mark.parametrize("kind", [Kind.CUT, Kind.BLACK_HOLE])
-    def test_a_write_whose_answer_is_lost_is_unknown_and_sent_once(
-        self, behind: Store, proxy: Proxy, kind: Kind, write: Callable[[Store], Any]
-    ) -> None:
-        proxy.arm(Fault(kind, Direction.REPLY, 0))
-        with pytest.raises(hskv.OutcomeUnknownError, match="read the row before you write again"):
-            write(behind)
-        sent = proxy.seen(Direction.REQUEST)
-        assert len([word for word in (b"INSERT", b"UPDATE", b"DELETE") if word in sent]) >= 1
-        assert sent.count(b"`kv` SET") <= 2, "one statement, or an update behind an insert"
-        proxy.arm(None)
-        assert behind.get("n") in (5, 6, None)
-
-    def test_an_increment_whose_answer_was_lost_was_done_once(
-        self, behind: Store, proxy: Proxy
-    ) -> None:
-        proxy.arm(Fault(Kind.CUT, Direction.REPLY, 0))
-        with pytest.raises(hskv.OutcomeUnknownError):
-            behind.incr("n")
-        proxy.arm(None)
-        assert behind["n"] == 6
-
-    def test_a_write_that_did_not_reach_the_server_whole_was_not_done(
-        self, behind: Store, proxy: Proxy
-    ) -> None:
-        proxy.arm(Fault(Kind.CUT, Direction.REQUEST, 9))
-        with pytest.raises(hskv.OutcomeUnknownError):
-            behind.incr("n")
-        proxy.arm(None)
-        assert behind["n"] == 5
-
-    @pytest.mark.parametrize("offset", [0, 3, 40])
-    def test_a_read_is_sent_again(self, behind: Store, proxy: Proxy, offset: int) -> None:
-        proxy.arm(Fault(Kind.CUT, Direction.REPLY, offset))
-        assert behind["n"] == 5
-        assert proxy.fired
-
-    def test_what_is_no_reply_is_not_believed(self, behind: Store, proxy: Proxy) -> None:
-        proxy.arm(Fault(Kind.GARBLE, Direction.REPLY, 3, mask=0xFF))
-        with pytest.raises((exceptions.ProtocolError, hskv.OutcomeUnknownError)):
-            behind.incr("n")
-        proxy.arm(None)
-        assert behind["n"] == 6
-
-    def test_a_connection_that_the_server_ended_while_it_was_idle_costs_nothing(
-        self, store: Store, run_sql: Sql
-    ) -> None:
-        assert store.incr("n") == 1
-        kill(run_sql)
-        assert store.incr("n") == 2
-        kill(run_sql)
-        assert store["n"] == 2
-
-    def test_an_interrupt_closes_the_connection(
-        self, store: Store, hskv_server: PrivateServer
-    ) -> None:
-        store["n"] = 1
-        with session(hskv_server) as cursor:
-            cursor.execute("SELECT n FROM kv WHERE k = 'n' FOR UPDATE")
-            threading.Timer(0.3, lambda: interrupt(main)).start()
-            main = threading.main_thread()
-            with pytest.raises(KeyboardInterrupt):
-                store.incr("n")
-        assert store.stats()["write"]["size"] == 0
-        assert store.incr("n") in (2, 3)
-
-    def test_a_server_that_is_down_is_waited_for_and_then_told(self) -> None:
-        url = by_sql("/nonexistent/sql.sock", "&timeout=0.5")
-        with hskv.connect(url) as store:
-            began = time.monotonic()
-            with pytest.raises(exceptions.ConnectionError, match="does MariaDB's SQL listen there"):
-                store.get("a")
-            assert time.monotonic() - began < 2
-
-
-def kill(run_sql: Sql) -> None:
-    """End every connection of a store, and wait until that is done."""
-    idle = (
-        "SELECT id FROM information_schema.processlist WHERE id <> CONNECTION_ID() AND db IS NULL"
-    )
-    for (number,) in run_sql(f"{idle} AND command = 'Sleep'"):
-        run_sql(f"KILL {number}")
-    deadline = time.monotonic() + 5
-    while run_sql(f"{idle} AND command = 'Sleep'") and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
-def interrupt(thread: threading.Thread) -> None:
-    import signal
-
-    assert thread.ident
-    signal.pthread_kill(thread.ident, signal.SIGINT)
 
 
 class TestRefusalsOfTheServer:
@@ -291,80 +152,6 @@ def shown(error: BaseException | None) -> str:
             trace = trace.tb_next
         error = error.__cause__ or error.__context__
     return text
-
-
-class TestWhatIsRefused:
-    """HandlerSocket beside SQL, where it would lose writes or crash the server."""
-
-    @pytest.mark.parametrize("create", ["VIEW", "TABLE"])
-    @pytest.mark.parametrize("writes", ["sql", "handlersocket"])
-    def test_a_view_and_a_partitioned_table(
-        self, hskv_server: PrivateServer, run_sql: Sql, create: str, writes: str
-    ) -> None:
-        run_sql("DROP VIEW IF EXISTS odd")
-        run_sql("DROP TABLE IF EXISTS odd")
-        run_sql("DELETE FROM kv")
-        statement = Table("odd").create_sql() + " PARTITION BY KEY (k) PARTITIONS 2"
-        run_sql("CREATE VIEW odd AS SELECT * FROM kv" if create == "VIEW" else statement)
-        sql = f"sql=mysql+unix://root@{quote(path_of(hskv_server))}"
-        with KeyValueStore(f"{hskv_server.url}&{sql}&writes={writes}", "odd") as store:
-            for call in (lambda: store.get("a"), lambda: list(store), lambda: store.incr("a")):
-                with pytest.raises(hskv.UnsupportedError, match="crash"):
-                    call()
-        with KeyValueStore(by_sql(path_of(hskv_server)), "odd") as store:
-            assert store.incr("only by SQL") == 1
-            assert store["only by SQL"] == 1
-            assert list(store.scan()) == [("only by SQL", 1)]
-
-    @pytest.mark.parametrize(
-        ("options", "says"),
-        [({"autocommit": 0}, "autocommit=0"), ({"log_bin": "bin", "server_id": 1}, "binary log")],
-    )
-    def test_servers_on_which_writes_would_be_lost(
-        self, options: dict[str, Any], says: str
-    ) -> None:
-        with PrivateServer(options=options) as server:
-            sql = f"sql=mysql+unix://root@{quote(path_of(server))}"
-            with hskv.connect(f"{server.url}&{sql}") as store:
-                with pytest.raises(hskv.UnsupportedError, match=says):
-                    store["a"] = 1
-                with pytest.raises(hskv.UnsupportedError, match=says):
-                    store.get("a")
-            with hskv.connect(f"{server.url}&{sql}&writes=sql") as store:
-                if "log_bin" in options:
-                    store["a"] = 1
-                    assert store["a"] == 1
-                else:
-                    with pytest.raises(hskv.UnsupportedError, match=says):
-                        store.get("a")
-
-    def test_it_is_looked_at_once(self, hskv_server: PrivateServer, hskv_store: Store) -> None:
-        told: list[hskv.RequestInfo] = []
-        sql = f"sql=mysql+unix://root@{quote(path_of(hskv_server))}&writes=sql"
-        with hskv.connect(f"{hskv_server.url}&{sql}", on_request=told.append) as store:
-            store["a"] = 1
-            told.clear()
-            for one in (store, store.namespace("x:"), store.reading("replica")):
-                one["a"] = 1
-                assert one["a"] == 1
-            assert [info.operation for info in told].count("find") == 3
-
-    @pytest.mark.parametrize(
-        "call",
-        [
-            lambda store: store.find("=", ["a"]),
-            lambda store: store.modify("=", ["a"], "D"),
-            lambda store: store.manager.get("hskv", "kv", ["k"], "a"),
-            lambda store: (
-                store.client.pipeline().insert(store.client.open("kv", ["k"]), ["a"]).execute()
-            ),
-        ],
-    )
-    def test_the_raw_calls_say_that_they_need_handlersocket(
-        self, store: Store, call: Callable[[Store], Any]
-    ) -> None:
-        with pytest.raises(hskv.UnsupportedError, match="no HandlerSocket listener"):
-            call(store)
 
 
 class TestTables:

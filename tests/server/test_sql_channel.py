@@ -81,6 +81,7 @@ def test_an_error_comes_with_what_was_done_before_it(channel: SqlChannel) -> Non
     ("number", "kind", "stays"),
     [
         (1045, exceptions.AuthenticationError, True),
+        (4151, exceptions.AuthenticationError, True),
         (1146, exceptions.TableNotFoundError, True),
         (1205, exceptions.LockTimeoutError, True),
         (1213, exceptions.LockTimeoutError, True),

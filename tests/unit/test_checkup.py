@@ -31,11 +31,14 @@ class Channel:
     timeout = 2.0
     column_names = NAMES
 
-    def __init__(self, *answers: Says | OperationalError, galera: bool = False) -> None:
+    def __init__(
+        self, *answers: Says | OperationalError, galera: bool = False, autocommit: bool = True
+    ) -> None:
         self.answers = list(answers)
         self.closed = False
         self.state = self
         self.wsrep_on = galera
+        self.autocommit = autocommit
 
     def run(self, statements: bytes, count: int, deadline: float) -> Any:
         assert statements.count(b";") == count - 1 == 1
@@ -79,6 +82,13 @@ def test_a_primary_is_well() -> None:
 
 def test_a_server_that_follows_nobody_and_takes_no_writes_is_not() -> None:
     assert asked(READ_ONLY) == Checkup("it is read-only, and replicates from nobody")
+
+
+@pytest.mark.parametrize("galera", [False, True])
+def test_a_server_whose_handlersocket_shows_what_once_was_is_not(galera: bool) -> None:
+    trouble = examiner(Channel(PRIMARY, galera=galera, autocommit=False))().trouble
+    assert trouble
+    assert "set autocommit=1 in its configuration, and restart" in trouble
 
 
 def test_a_replica_that_follows_is_well_and_no_primary() -> None:

@@ -170,7 +170,7 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         Need.SQL,
     ),
     "autocommit": _problem(
-        "What HandlerSocket writes is not committed, and no reader sees it.",
+        "What HandlerSocket writes is not committed, and it reads rows as they once were.",
         "docs/promises.md",
         Need.SQL,
     ),

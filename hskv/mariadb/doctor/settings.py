@@ -64,6 +64,8 @@ def setting_findings(server: Server, target: Target) -> Iterator[Finding]:
     if server["innodb_flush_log_at_trx_commit"] == "0":
         what = "innodb_flush_log_at_trx_commit is 0"
         yield _set("flush-log", what, "innodb_flush_log_at_trx_commit = 1")
+    if not server.is_on("autocommit") and (target.reads or target.writes):
+        yield _set("autocommit", "autocommit is off", "autocommit = 1")
     if target.writes:
         yield from _promises(server)
         yield from _row_lock(server, target.settings.timeout)
@@ -73,8 +75,6 @@ def setting_findings(server: Server, target: Target) -> Iterator[Finding]:
 
 
 def _promises(server: Server) -> Iterator[Finding]:
-    if not server.is_on("autocommit"):
-        yield _set("autocommit", "autocommit is off", "autocommit = 1")
     if server.is_on("innodb_rollback_on_timeout"):
         what = "innodb_rollback_on_timeout is on"
         yield _set("rollback-on-timeout", what, "innodb_rollback_on_timeout = 0")
