@@ -23,7 +23,7 @@ from .exceptions import (
     TransactionAbortedError,
 )
 from .observed import RequestInfo, tell
-from .sql import SqlClient
+from .sql import SqlClient, SqlSide
 from .transport.address import Address, Secret, SecretSource, Settings, load_settings
 from .transport.channel import Channel, Index
 from .transport.health import Health, health_of
@@ -31,7 +31,6 @@ from .transport.pool import ChannelPool
 from .transport.primary import NotByHandlerSocketError, PrimaryServer, primary_server
 from .transport.retry import Effect, failure, pauses, repeatable
 from .transport.servers import NoServers, Servers
-from .transport.sql_servers import SqlServers
 from .wire import requests
 from .wire.replies import CHANGED_ONE, Reply, Row, checked_columns, generated_id, modified_rows
 from .wire.requests import MAX_IN, Filter, In
@@ -47,7 +46,7 @@ Condition = tuple[str, str, Value]
 """(filter column, one of = != > >= < <=, value)"""
 
 _Lookup = tuple[str, list[bytes | None], int, int, In | None, Sequence[Filter]]
-_Side = ChannelPool[Channel] | Servers | NoServers | PrimaryServer
+_Side = ChannelPool[Channel] | Servers[Channel] | NoServers | PrimaryServer
 _MODIFY_OPERATIONS: Final = ("U", "D", "+", "-")
 _MAX_INDEXES: Final = 1000
 _CHANNEL_LIFETIME_SECONDS: Final = 3600.0
@@ -143,7 +142,7 @@ class Client:
         self._health = health_of(settings)
         self._reader = _side(settings, Effect.READ, self._health)
         self._writer = _side(settings, Effect.WRITE)
-        self.sql = SqlClient(settings, settings.sql) if settings.sql else None
+        self.sql = SqlClient(settings, settings.sql, self._health) if settings.sql else None
 
     def __repr__(self) -> str:
         sql = self.settings.sql.hosts if self.settings.sql else ()
@@ -170,8 +169,9 @@ class Client:
             side.close()
 
     @property
-    def _sides(self) -> tuple[_Side | SqlServers, ...]:
-        sql = (self.sql.servers,) if self.sql else ()
+    def _sides(self) -> tuple[_Side | SqlSide, ...]:
+        # Of replicas by SQL the side leads the same pools, and more.
+        sql = (self.sql.replicas.side,) if self.sql else ()
         return (self._reader, self._writer, *sql)
 
     def of_primary(self) -> "Client | None":

@@ -2,10 +2,11 @@
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
 from time import monotonic, sleep
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, Self, cast
 
 from .exceptions import (
     ConnectionError,
@@ -19,8 +20,10 @@ from .exceptions import (
 from .observed import RequestInfo, tell
 from .transport.address import Settings
 from .transport.endpoint import Address
+from .transport.health import Health
 from .transport.pool import ChannelPool
 from .transport.retry import Effect, failure, pauses, repeatable
+from .transport.servers import Servers
 from .transport.sql_address import SqlLogin
 from .transport.sql_channel import Result, SqlChannel, State
 from .transport.sql_errors import DEADLOCKS, ELSEWHERE
@@ -46,12 +49,13 @@ class Statement(NamedTuple):
     table: str = ""
     reads_back: bool = False
     """Whether the first result is of the write, and the rest what that kept in variables."""
-    anywhere: bool = False
-    """Whether a server that is read-only may answer too; it is sent alone."""
 
 
 Answer = Sequence[Result] | OperationalError
 """The results of a statement, or what the server said against it: then it was not carried out."""
+
+SqlSide = SqlServers | Servers[SqlChannel]
+"""What leads the connections: to the one server that is written to, or to all that are well."""
 
 
 class SqlClient:
@@ -60,7 +64,7 @@ class SqlClient:
     May be shared by threads, and used after a fork. Needs PyMySQL.
     """
 
-    def __init__(self, settings: Settings, login: SqlLogin) -> None:
+    def __init__(self, settings: Settings, login: SqlLogin, health: Health | None = None) -> None:
         try:
             import pymysql
         except ImportError as error:
@@ -75,6 +79,17 @@ class SqlClient:
         self.passed: set[tuple[bytes, bool]] = set()
         """Which tables HandlerSocket may read, or (True) write too."""
         self.servers = SqlServers([_pool(settings, login, address) for address in login.hosts])
+        self.side: SqlSide = self.servers
+        self._acquire = self.servers.acquire
+        self.replicas = self
+        """The same, for reads that may be a little old: from all servers that are well."""
+        if health is not None and settings.reads == "sql":
+            balanced = Servers(self.servers.pools, health)
+            self.replicas = self._going(balanced, balanced.acquire)
+
+    def anywhere(self) -> Self:
+        """The same, for what the first server that answers may tell, read-only or not."""
+        return self._going(self.servers, self.servers.acquire_any)
 
     def run(self, statements: Sequence[Statement]) -> list[Answer]:
         """Send statements in one packet; their answers, in order.
@@ -104,13 +119,16 @@ class SqlClient:
         return answers
 
     def state(self) -> State:
-        """What a server says of itself: the one that is written to, if it can be reached.
-
-        It is asked when it is connected.
-        """
-        channel = self.servers.acquire(to_write=False)
-        self.servers.release(channel)
+        """What the server says of itself; it is asked when it is connected."""
+        channel = self._acquire()
+        self.side.release(channel)
         return channel.state
+
+    def _going(self, side: SqlSide, acquire: Callable[[], SqlChannel]) -> Self:
+        """The same, on connections that are had otherwise."""
+        client = copy(self)
+        client.side, client._acquire = side, acquire
+        return client
 
     def _exchange(
         self, statements: Sequence[Statement], effect: Effect, deadline: float
@@ -136,11 +154,11 @@ class SqlClient:
     def _attempt(
         self, statements: Sequence[Statement], effect: Effect, deadline: float
     ) -> tuple[list[Answer], HandlerSocketError | None]:
-        channel = self.servers.acquire(to_write=not statements[0].anywhere)
+        channel = self._acquire()
         try:
             sent = _fitting(statements, channel.state.max_packet)
         except ValueTooLargeError:
-            self.servers.release(channel)
+            self.side.release(channel)
             raise
         try:
             packet = b";".join([statement.text for statement in sent])
@@ -153,7 +171,7 @@ class SqlClient:
             raise reported from error
         answers = _by_statement(sent, results)
         if refused is None:
-            self.servers.release(channel)
+            self.side.release(channel)
             return answers, None
         self._give_back(channel, refused)
         begun = len(results) > sum([statement.results for statement in sent[: len(answers)]])
@@ -161,14 +179,16 @@ class SqlClient:
 
     def _give_back(self, channel: SqlChannel, refused: HandlerSocketError) -> None:
         if not isinstance(refused, OperationalError):
-            self.servers.discard(channel, refused)
+            self.side.discard(channel, refused)
         elif refused.code in ELSEWHERE:
-            self.servers.refused(channel)
+            # It is asked what it is before it is used again.
+            channel.looked = 0.0
+            self.side.release(channel)
         else:
-            self.servers.release(channel)
+            self.side.release(channel)
 
     def _lost(self, channel: SqlChannel, error: BaseException, effect: Effect) -> BaseException:
-        self.servers.discard(channel, error)
+        self.side.discard(channel, error)
         return failure(error, effect)
 
 

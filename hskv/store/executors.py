@@ -92,10 +92,14 @@ def store_executor(
     if settings.writes == "handlersocket":
         alone = _mapped(HandlerSocketExecutor(client, table), table, key_type)
         return _guarded(alone, client, table, key_type) if client.sql else alone
-    writer = _mapped(_by_sql(client, table, key_type), table, key_type)
+    sql, text = _sql_of(client, table, key_type)
+    writer = _mapped(SqlExecutor(sql, text), table, key_type)
+    from_primary = (read or settings.read or "primary") == "primary"
     if settings.reads == "sql":
-        return writer
-    primary = client.of_primary() if (read or settings.read or "primary") == "primary" else None
+        if from_primary or sql.replicas is sql:
+            return writer
+        return DividedExecutor(_mapped(SqlExecutor(sql.replicas, text), table, key_type), writer)
+    primary = client.of_primary() if from_primary else None
     reader = _mapped(HandlerSocketExecutor(primary or client, table), table, key_type)
     divided = DividedExecutor(PrimaryReader(reader, writer) if primary else reader, writer)
     return _guarded(divided, client, table, key_type)
@@ -116,10 +120,6 @@ def _guarded(
     sql, text = _sql_of(client, table, key_type)
     writes = client.settings.writes == "handlersocket"
     return GuardedExecutor(executor, partial(check_handlersocket, sql, text, writes=writes))
-
-
-def _by_sql(client: Client, table: Table, key_type: type) -> SqlExecutor:
-    return SqlExecutor(*_sql_of(client, table, key_type))
 
 
 def _sql_of(client: Client, table: Table, key_type: type) -> tuple[SqlClient, SqlText]:

@@ -83,7 +83,7 @@ class SqlText:
             b" non_unique = 0) FROM information_schema.tables WHERE table_schema = %b AND"
             b" table_name = %b" % (*at, *at)
         )
-        return self._statement(text, Effect.READ)._replace(anywhere=True)
+        return self._statement(text, Effect.READ)
 
     def find(self, verb: Find) -> Statement:
         """Of `Find`."""

@@ -40,8 +40,11 @@ class Examiner:
     when it has just lost its primary, or is being made one. One that somebody stopped is not.
     """
 
-    def __init__(self, connect: Callable[[], SqlChannel], max_lag: float) -> None:
+    def __init__(
+        self, connect: Callable[[], SqlChannel], max_lag: float, *, by_handlersocket: bool = True
+    ) -> None:
         self._connect = connect
+        self._by_handlersocket = by_handlersocket
         self._max_lag = max_lag
         self._channel: SqlChannel | None = None
         # Until when it is new enough, whatever becomes of its primary.
@@ -65,7 +68,7 @@ class Examiner:
 
     def _examined(self, channel: SqlChannel) -> Checkup:
         # As it was when HandlerSocket's threads began: what SET GLOBAL says does not reach them.
-        if not channel.state.autocommit:
+        if self._by_handlersocket and not channel.state.autocommit:
             return Checkup(_NO_AUTOCOMMIT)
         statements = _GALERA if channel.state.wsrep_on else _REPLICATION
         deadline = monotonic() + channel.timeout

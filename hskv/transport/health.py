@@ -210,12 +210,15 @@ def health_of(settings: Settings) -> Health | None:
     Raises ValueError for a listener whose SQL port is not named.
     """
     login = settings.sql
-    if login is None or not settings.readers or len(settings.readers) == len(login.hosts) == 1:
+    if login is None:
+        return None
+    # By SQL alone the ports of SQL are read from.
+    listeners = settings.readers or login.hosts
+    if len(listeners) == len(login.hosts) == 1:
         return None
     servers = []
-    for listener, port in zip(
-        settings.readers, sql_ports(settings.readers, login.hosts), strict=True
-    ):
+    examiner = partial(Examiner, by_handlersocket=bool(settings.readers))
+    for listener, port in zip(listeners, sql_ports(listeners, login.hosts), strict=True):
         if port is None:
             raise ValueError(
                 f"{listener} is to be read from, but sql= names no port on its host, by which to "
@@ -229,5 +232,5 @@ def health_of(settings: Settings) -> Health | None:
             timeout=settings.connect_timeout,
             lifetime=_CONNECTION_LIFETIME_SECONDS,
         )
-        servers.append((str(listener), partial(Examiner, connect, settings.max_lag)))
+        servers.append((str(listener), partial(examiner, connect, settings.max_lag)))
     return Health(servers, settings.timeout)

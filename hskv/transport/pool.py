@@ -37,6 +37,9 @@ class Pooled(Protocol):
     last_used: float
     expires: float
 
+    @property
+    def address(self) -> object: ...  # noqa: D102 of its server
+
     def close(self) -> None: ...  # noqa: D102 as its name says
 
     def gone(self) -> bool: ...  # noqa: D102 has the server closed its end?

@@ -25,7 +25,11 @@ class PrimaryServer:
     """
 
     def __init__(
-        self, servers: Servers, health: Health, writers: SqlServers, places: Mapping[SqlPool, int]
+        self,
+        servers: Servers[Channel],
+        health: Health,
+        writers: SqlServers,
+        places: Mapping[SqlPool, int],
     ) -> None:
         """`places` are those of the servers, by the pools of their SQL ports."""
         self._servers = servers
@@ -56,7 +60,7 @@ class PrimaryServer:
 
 
 def primary_server(
-    settings: Settings, servers: Servers, health: Health, writers: SqlServers
+    settings: Settings, servers: Servers[Channel], health: Health, writers: SqlServers
 ) -> PrimaryServer:
     """Of the servers that settings name, the one that is written to."""
     hosts = settings.sql.hosts if settings.sql else ()

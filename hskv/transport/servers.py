@@ -9,13 +9,13 @@ import random
 import threading
 from collections.abc import Sequence
 from time import monotonic
-from typing import Final
+from typing import Final, Generic
 
 from ..exceptions import ConnectionError, PoolTimeoutError, UnsupportedError
 from .channel import Channel
 from .fork import renew_after_fork
 from .health import Health
-from .pool import ChannelPool
+from .pool import ChannelPool, ChannelT
 from .pools import Pools
 
 _log = logging.getLogger("hskv")
@@ -24,10 +24,10 @@ _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 30.0
 
 
-class _Member:
+class _Member(Generic[ChannelT]):
     """A pool, and until when its server is set aside."""
 
-    def __init__(self, pool: ChannelPool[Channel]) -> None:
+    def __init__(self, pool: ChannelPool[ChannelT]) -> None:
         self.pool = pool
         self.failures = 0
         self.retry_time = 0.0
@@ -46,7 +46,7 @@ class _Member:
         return pause
 
 
-class Servers(Pools[Channel]):
+class Servers(Pools[ChannelT]):
     """Pools of several servers that hold the same data, used in turn.
 
     A server that cannot be reached, or breaks a connection, is set aside: for half a second at
@@ -56,11 +56,13 @@ class Servers(Pools[Channel]):
     SQL says are well.
     """
 
-    def __init__(self, pools: Sequence[ChannelPool[Channel]], health: Health | None = None) -> None:
+    def __init__(
+        self, pools: Sequence[ChannelPool[ChannelT]], health: Health | None = None
+    ) -> None:
         super().__init__(pools)
         self._members = [_Member(pool) for pool in pools]
         self._health = health
-        self._well: tuple[tuple[int, ...], list[_Member]] = ((), [])
+        self._well: tuple[tuple[int, ...], list[_Member[ChannelT]]] = ((), [])
         self._by_pool = {id(member.pool): member for member in self._members}
         self._turn = itertools.count(random.randrange(len(pools)))
         self.after_fork()
@@ -70,7 +72,7 @@ class Servers(Pools[Channel]):
         aside = sum(member.failures > 0 for member in self._members)
         return f"<Servers, {len(self._members)}, {aside} set aside>"
 
-    def acquire(self) -> Channel:
+    def acquire(self) -> ChannelT:
         """A channel to the next server that can be reached.
 
         Raises what the last of them raises when none can; ConnectionError where none is well.
@@ -88,7 +90,7 @@ class Servers(Pools[Channel]):
             return channel
         raise error
 
-    def acquire_from(self, place: int) -> Channel:
+    def acquire_from(self, place: int) -> ChannelT:
         """A channel to one of them. Raises ConnectionError, at once while it is set aside."""
         member = self._members[place]
         with self._lock:
@@ -102,7 +104,7 @@ class Servers(Pools[Channel]):
             self._set_aside(member, error)
             raise
 
-    def release(self, channel: Channel) -> None:
+    def release(self, channel: ChannelT) -> None:
         """As `ChannelPool.release`; a server that was set aside is back."""
         member = self._member(channel)
         if member.failures:
@@ -111,7 +113,7 @@ class Servers(Pools[Channel]):
             _log.info("%s is back", channel.address)
         member.pool.release(channel)
 
-    def discard(self, channel: Channel, error: BaseException | None = None) -> None:
+    def discard(self, channel: ChannelT, error: BaseException | None = None) -> None:
         """As `ChannelPool.discard`; a connection error sets its server aside."""
         member = self._member(channel)
         if isinstance(error, ConnectionError):
@@ -132,13 +134,13 @@ class Servers(Pools[Channel]):
         """In a child: another thread may have held the lock."""
         self._lock = threading.RLock()
 
-    def _member(self, channel: Channel) -> _Member:
+    def _member(self, channel: ChannelT) -> _Member[ChannelT]:
         member = self._by_pool.get(id(channel.holder))
         if member is None:
             raise RuntimeError(f"{channel!r} is not on loan from {self!r}")
         return member
 
-    def _candidates(self) -> list[_Member]:
+    def _candidates(self) -> list[_Member[ChannelT]]:
         """Whom to try, in this order: the healthy in turn, or one whose pause is over."""
         now = monotonic()
         members = self._members
@@ -158,7 +160,7 @@ class Servers(Pools[Channel]):
             member.probed = True
         return sorted(members, key=lambda member: member.retry_time)
 
-    def _those_well(self, places: tuple[int, ...]) -> list[_Member]:
+    def _those_well(self, places: tuple[int, ...]) -> list[_Member[ChannelT]]:
         """The members in these places, which are mostly those of the request before."""
         known, members = self._well
         if known is not places:
@@ -167,7 +169,7 @@ class Servers(Pools[Channel]):
         return members
 
     @staticmethod
-    def _probed(members: Sequence[_Member], now: float) -> _Member | None:
+    def _probed(members: Sequence[_Member[ChannelT]], now: float) -> _Member[ChannelT] | None:
         """One whose pause is over, to be tried by the caller; the lock is held."""
         probed = next((m for m in members if m.failures and m.retry_time <= now), None)
         if probed is not None:
@@ -175,7 +177,7 @@ class Servers(Pools[Channel]):
             probed.retry_time, probed.probed = now + _LONGEST_PAUSE_SECONDS, True
         return probed
 
-    def _set_aside(self, member: _Member, error: ConnectionError) -> None:
+    def _set_aside(self, member: _Member[ChannelT], error: ConnectionError) -> None:
         with self._lock:
             pause = member.failed()
         if pause:

@@ -48,12 +48,27 @@ class SqlServers(Pools[SqlChannel]):
         """The pool of the server that was last found to be the one to write to."""
         return self._writer
 
-    def acquire(self, *, to_write: bool = True) -> SqlChannel:
-        """A connection to the server to write to; without `to_write` a read-only one will do.
+    def acquire(self) -> SqlChannel:
+        """A connection to the server to write to.
 
         Raises ConnectionError when none can be reached, or none may be written to now: promoted
         is one perhaps in a moment. OperationalError when all refuse.
         """
+        return self._acquired(to_write=True)
+
+    def acquire_any(self) -> SqlChannel:
+        """A connection to the first server that answers, as `acquire`, read-only or not."""
+        return self._acquired(to_write=False)
+
+    def release(self, channel: SqlChannel) -> None:
+        """As `ChannelPool.release`."""
+        self._pool(channel).release(channel)
+
+    def discard(self, channel: SqlChannel, error: BaseException | None = None) -> None:
+        """As `ChannelPool.discard`."""
+        self._pool(channel).discard(channel, error)
+
+    def _acquired(self, *, to_write: bool) -> SqlChannel:
         if len(self.pools) == 1:
             return self._writer.acquire()
         errors: list[ConnectionError | OperationalError] = []
@@ -69,19 +84,6 @@ class SqlServers(Pools[SqlChannel]):
                 self._found(pool, channel)
             return channel
         raise _none(errors, "written to" if to_write else "asked")
-
-    def release(self, channel: SqlChannel) -> None:
-        """As `ChannelPool.release`."""
-        self._pool(channel).release(channel)
-
-    def discard(self, channel: SqlChannel, error: BaseException | None = None) -> None:
-        """As `ChannelPool.discard`."""
-        self._pool(channel).discard(channel, error)
-
-    def refused(self, channel: SqlChannel) -> None:
-        """Give back a connection whose server refused a write: it is asked before it is used."""
-        channel.looked = 0.0
-        self.release(channel)
 
     def _candidates(self) -> list[SqlPool]:
         writer = self._writer

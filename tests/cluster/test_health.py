@@ -151,6 +151,30 @@ class TestReplication:
         finally:
             pair.primary.query("GRANT SLAVE MONITOR ON *.* TO hskv@'127.0.0.1'")
 
+    def test_reads_by_sql_go_to_the_same_servers(self, pair: PrivateReplication) -> None:
+        first, second = pair.replicas
+        options: dict[str, Any] = {"reads": "sql", "writes": "sql", "sql": pair.sql_url}
+        with hskv.connect("hskv:///hskv", read="replica", **options) as store:
+            assert reads_only(store, *pair.servers)
+            assert store.get_many(["who"]).keys() == {"who"}
+            assert who(store.reading("primary")) == listeners(pair.primary)
+            assert store.incr("n") + 1 == store.incr("n"), "where it is written, it is read"
+            first.query("STOP SLAVE SQL_THREAD")
+            try:
+                assert reads_only(store, pair.primary, second)
+            finally:
+                first.query("START SLAVE SQL_THREAD")
+            assert reads_only(store, *pair.servers)
+            second.kill()
+            try:
+                for _ in range(100):
+                    assert store["who"] != second.listener
+            finally:
+                second.start()
+            assert reads_only(store, *pair.servers)
+        with hskv.connect("hskv:///hskv", **options) as store:
+            assert who(store) == listeners(pair.primary)
+
     def test_a_process_that_starts_while_nobody_can_be_written_to_reads(
         self, pair: PrivateReplication
     ) -> None:

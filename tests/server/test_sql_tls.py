@@ -126,18 +126,21 @@ def test_a_store_goes_by_tls_where_it_was_told_to(secured: Secured) -> None:
         assert store["a"] == 1
 
 
-def test_the_health_of_servers_is_asked_by_tls_too(secured: Secured) -> None:
+@pytest.mark.parametrize("reads", ["handlersocket", "sql"])
+def test_the_health_of_servers_is_asked_by_tls_too(secured: Secured, reads: str) -> None:
     listener, port = load_settings(secured.server.url).readers[0].port, secured.url.split(":")[-1]
     url = secured.server.url.replace("?", f"?replica=localhost:{listener}&read=replica&")
     hosts = secured.url.replace(port, f"{port[:-1]},localhost:{port}")
-    with hskv.connect(url, writes="sql", sql=hosts, sql_ssl_ca=secured.ca, timeout=3) as store:
+    options: dict[str, Any] = {"writes": "sql", "reads": reads, "sql": hosts}
+    with hskv.connect(url, **options, sql_ssl_ca=secured.ca, timeout=3) as store:
         store["a"] = 2
-        assert store["a"] == 2
-    with (
-        hskv.connect(url, writes="sql", sql=hosts, timeout=0.5) as store,
-        pytest.raises(exceptions.ConnectionError, match="no server may be read from"),
-    ):
-        store.client.find(store.client.open("kv", ["k"]), "=", ["a"])
+        assert [store["a"] for _ in range(9)] == [2] * 9
+        assert store.get_many(["a", "b"]) == {"a": 2}
+    with hskv.connect(url, **options, timeout=0.5) as store:
+        health = store.client._health
+        assert health is not None
+        with pytest.raises(exceptions.ConnectionError, match=r"no server may .* wants TLS of it"):
+            health.well(time.monotonic())
 
 
 def test_nothing_but_the_greeting_is_in_plain_text(secured: Secured, proxy: Proxy) -> None:

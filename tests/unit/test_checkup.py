@@ -91,6 +91,11 @@ def test_a_server_whose_handlersocket_shows_what_once_was_is_not(galera: bool) -
     assert "set autocommit=1 in its configuration, and restart" in trouble
 
 
+def test_what_handlersocket_shows_is_no_matter_where_sql_reads() -> None:
+    channel: Any = Channel(PRIMARY, autocommit=False)
+    assert Examiner(lambda: channel, 5.0, by_handlersocket=False)().trouble is None
+
+
 def test_a_replica_that_follows_is_well_and_no_primary() -> None:
     assert asked(replica()) == Checkup(None)
     assert asked(replica(lag=5)) == Checkup(None)

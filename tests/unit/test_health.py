@@ -325,12 +325,12 @@ class TestServers:
     """Only those that are well are used."""
 
     @pytest.fixture
-    def servers(self, health: Health) -> Servers:
+    def servers(self, health: Health) -> Servers[Any]:
         self.fakes = [Server() for _ in range(3)]
         self.pools = [ChannelPool(fake.connect, size=4, timeout=0.02) for fake in self.fakes]
-        return Servers(self.pools, health)
+        return Servers[Any](self.pools, health)
 
-    def asked(self, servers: Servers, times: int = 30) -> set[int]:
+    def asked(self, servers: Servers[Any], times: int = 30) -> set[int]:
         numbers = set()
         for _ in range(times):
             channel: Any = servers.acquire()
@@ -339,7 +339,7 @@ class TestServers:
         return numbers
 
     def test_a_server_in_trouble_gets_no_request_though_it_answers(
-        self, servers: Servers, health: Health, bodies: list[Body]
+        self, servers: Servers[Any], health: Health, bodies: list[Body]
     ) -> None:
         assert eventually(lambda: self.asked(servers) == {0, 1, 2})
         bodies[2].says = ILL
@@ -349,7 +349,7 @@ class TestServers:
         assert eventually(lambda: self.asked(servers) == {0, 1, 2})
 
     def test_one_that_is_set_aside_is_not_tried_while_it_is_in_trouble(
-        self, servers: Servers, health: Health, bodies: list[Body]
+        self, servers: Servers[Any], health: Health, bodies: list[Body]
     ) -> None:
         assert eventually(lambda: self.asked(servers) == {0, 1, 2})
         bodies[0].says = bodies[1].says = ILL
@@ -361,7 +361,7 @@ class TestServers:
         self.fakes[2].down = False
         assert self.asked(servers) == {2}
 
-    def test_closing_them_ends_the_questions(self, servers: Servers) -> None:
+    def test_closing_them_ends_the_questions(self, servers: Servers[Any]) -> None:
         self.asked(servers)
         servers.close()
         assert eventually(lambda: threads() == [])
@@ -378,7 +378,7 @@ class TestSettings:
             "hskv://h/db",
             "hskv://h/db?replica=h:2",
             "hskv://h/db?writes=sql&sql=mysql://u@other/",
-            "hskv:///db?writes=sql&reads=sql&sql=mysql://u@h,i/",
+            "hskv:///db?writes=sql&reads=sql&sql=mysql://u@h/",
         ],
     )
     def test_nobody_is_where_there_is_no_choice_or_no_sql(self, url: str) -> None:
@@ -389,6 +389,14 @@ class TestSettings:
         health = health_of(load_settings(url, timeout=0.5))
         assert health is not None
         with pytest.raises(HskvConnectionError, match=r"h:9998: .*h:1.*; i:2: .*i:1"):
+            well(health)
+        health.close()
+
+    def test_by_sql_alone_the_ports_of_sql_are_read_from(self) -> None:
+        url = "hskv:///db?writes=sql&reads=sql&sql=mysql://u@h,h:2,i/&connect_timeout=0.05"
+        health = health_of(load_settings(url, timeout=0.5))
+        assert health is not None
+        with pytest.raises(HskvConnectionError, match=r"h:3306: .*h:3306.*; h:2: .*h:2.*; i:33"):
             well(health)
         health.close()
 

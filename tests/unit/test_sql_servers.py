@@ -82,6 +82,12 @@ def where(servers: SqlServers) -> str:
     return str(channel.address)
 
 
+def refused(servers: SqlServers, channel: Any) -> None:
+    """Give back a connection whose server refused a write."""
+    channel.looked = 0.0
+    servers.release(channel)
+
+
 def test_the_first_that_can_be_written_to_is_taken_and_kept(
     fakes: list[FakeServer], servers: SqlServers
 ) -> None:
@@ -98,7 +104,7 @@ def test_a_promotion_is_followed_once_a_write_was_refused(
     fakes[0].read_only = True
     channel: Any = servers.acquire()
     assert channel.address == "one", "nothing has told of it yet"
-    servers.refused(channel)
+    refused(servers, channel)
     assert where(servers) == "two"
 
 
@@ -108,7 +114,7 @@ def test_a_server_that_is_lost_is_left(
 ) -> None:
     assert where(servers) == "one"
     fakes[0].down, fakes[0].ready = trouble == "down", False
-    servers.refused(servers.acquire()) if trouble == "not ready" else None
+    refused(servers, servers.acquire()) if trouble == "not ready" else None
     fakes[1].read_only = True
     assert where(servers) == "three"
 
@@ -143,7 +149,7 @@ def test_one_that_refuses_does_not_end_the_search(
     if when == "at a look":
         channel = servers.acquire()
         assert channel.holder is servers.pools[0]
-        servers.refused(channel)
+        refused(servers, channel)
     fakes[0].refuses = True
     assert where(servers) == "two"
     fakes[1].read_only = True
@@ -176,7 +182,7 @@ def test_what_may_be_asked_anywhere_is_asked_of_one_that_is_read_only(
 ) -> None:
     fakes[0].ready = False
     fakes[1].read_only = fakes[2].read_only = True
-    channel: Any = servers.acquire(to_write=False)
+    channel: Any = servers.acquire_any()
     assert channel.address == "two"
     servers.release(channel)
     assert servers.writer is servers.pools[0], "it is not the one to write to"
@@ -184,7 +190,7 @@ def test_what_may_be_asked_anywhere_is_asked_of_one_that_is_read_only(
     for pool in servers.pools:
         pool.purge()
     with pytest.raises(ConnectionError, match="can be asked now: one has no majority"):
-        servers.acquire(to_write=False)
+        servers.acquire_any()
 
 
 def test_a_full_pool_is_no_reason_to_write_elsewhere(servers: SqlServers) -> None:
