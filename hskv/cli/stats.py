@@ -9,13 +9,13 @@ from typing import Any, Final
 import click
 
 from ..mariadb.ddl import handlersocket_connections
+from ..store.expiry import GRACE_MS
 from ..store.rows import Store, heads
 from ..store.values import Kind
 from .app import App
 from .options import json_option, sql_options, url_options
 from .values import kind_name
 
-_GRACE_MS: Final = 60_000
 _LOOKS: Final = 100
 _MIB: Final = 1 << 20
 
@@ -54,7 +54,7 @@ def _counted(store: Store) -> dict[str, Any]:
                 live[int(kind)] += 1
             else:
                 expired += 1
-                purgeable += ends <= now - _GRACE_MS and int(kind) != Kind.LEASE
+                purgeable += ends <= now - GRACE_MS and int(kind) != Kind.LEASE
     kinds = {kind_name(kind): count for kind, count in sorted(live.items())}
     counts = {"live": live.total(), "expired": expired, "purgeable": purgeable}
     return {"rows": live.total() + expired, **counts, "kinds": kinds, "key_bytes": key_bytes}

@@ -9,6 +9,8 @@ from typing import Final, Literal
 from .table import NEVER
 
 MAX_TTL_SECONDS: Final = 100 * 365.25 * 86400
+GRACE_MS: Final = 60_000
+"""Rows are removed this long after they expired: other clients' clocks, too, have passed it."""
 
 
 class Keep(Enum):
@@ -64,3 +66,10 @@ def expires_ms(clock: Callable[[], float], seconds: float | None) -> int:
     if seconds is None:
         return NEVER
     return math.ceil(clock() * 1000) + math.ceil(seconds * 1000)
+
+
+def not_keep(ttl: TtlOrKeep, what: str) -> TtlOrDefault:
+    """The ttl of what has no expiry to keep. Raises ValueError for `KEEP`."""
+    if isinstance(ttl, Keep):
+        raise ValueError(f"{what} has no expiry to keep: give seconds, None or DEFAULT")
+    return ttl

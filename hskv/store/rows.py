@@ -10,7 +10,8 @@ from ..exceptions import KeyTooLongError, UnsupportedError
 from . import plans
 from .keys import FIRST
 from .plans import Progress
-from .store import KeyValueStore, next_rows
+from .ranges import next_rows
+from .store import KeyValueStore
 from .verbs import COLUMNS, Cells, Column, Find, Found, Row, Scan, live
 
 _RESERVED: Final = b"\x00"

@@ -293,3 +293,20 @@ def _decompressed(value: bytes, bound: int) -> bytes:
 
 def _text_of(cell: bytes | None) -> str:
     return "NULL" if cell is None else cell.decode("ascii", "replace")
+
+
+def check_int64(name: str, value: int) -> None:
+    """Raise TypeError or OverflowError for what is no integer of 64 bits."""
+    if type(value) is int and INT64_MIN <= value <= INT64_MAX:
+        return
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is an int, not {type(value).__name__}")
+    if not INT64_MIN <= value <= INT64_MAX:
+        raise OverflowError(f"{name} is beyond 64 bits: {value}")
+
+
+def bound(name: str, value: int) -> int:
+    """A bound as 64 bits hold it: one beyond them never holds a counter back."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is an int, not {type(value).__name__}")
+    return min(max(value, INT64_MIN), INT64_MAX)

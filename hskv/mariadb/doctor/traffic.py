@@ -7,7 +7,7 @@ from time import monotonic, sleep
 from typing import Any, Final
 
 from ...client import Client
-from ...store.expiry import now_ms
+from ...store.expiry import GRACE_MS, now_ms
 from ...store.schema import query
 from ...store.store import KeyValueStore
 from ...store.table import Table
@@ -19,7 +19,6 @@ from .server import Server
 from .target import Target
 
 _MANY_ROWS: Final = 10_000
-_GRACE_MS: Final = 60_000
 _CANARY_SECONDS: Final = 60.0
 # How long a replica may take to have a row, if max_lag allows it.
 _REPLICATION_SECONDS: Final = 3.0
@@ -93,7 +92,7 @@ def expired_findings(client: Client, table: Table, clock: Callable[[], float]) -
         [0],
         limit=_MANY_ROWS + 1,
         filters=[(column, "!=", int(Kind.LEASE)) for column in filters],
-        while_=[(table.expires, "<=", now_ms(clock) - _GRACE_MS)],
+        while_=[(table.expires, "<=", now_ms(clock) - GRACE_MS)],
     )
     if len(rows) > _MANY_ROWS:
         what = f"more than {_MANY_ROWS:,} rows expired over a minute ago, and are still there"
