@@ -64,6 +64,7 @@ _CLIENT_OPTIONS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "secret": _secret,
     "write_secret": _secret,
     "secret_file": str,
+    "write_secret_file": str,
     "writes": str,
     "reads": str,
     "read": str,

@@ -52,8 +52,8 @@ class HandlerSocketBackend(BytesBackend):
     Arguments, each of which may come as a string:
 
     - `url`: as for `KeyValueStore`, `HSKV_URL` unless given; `table`, and the connection's
-      `secret`, `write_secret`, `secret_file`, `timeout`, `connect_timeout`, `pool_size`,
-      `pool_timeout` beat it.
+      `secret`, `write_secret`, `secret_file`, `write_secret_file`, `timeout`, `connect_timeout`,
+      `pool_size`, `pool_timeout` beat it.
     - `prefix`: of the rows in the table, "dogpile:" unless given. Keys that do not fit are hashed.
     - `hskv_expiration_time`: seconds after which a value is gone for good, 0 for never; should be
       longer than the region's own expiration_time.

@@ -41,10 +41,10 @@ class HandlerSocketStorage(Storage, MovingWindowSupport, SlidingWindowCounterSup
     """A storage of `limits`, of the schemes "hskv" and "hskv+unix".
 
     `storage_from_string("hskv://:secret@host:9998,9999/database/table", **options)`; the URI and
-    the options `secret`, `write_secret`, `secret_file`, `timeout`, `connect_timeout`, `pool_size`,
-    `pool_timeout`, `table` are those of `KeyValueStore`, and may all be text. `prefix` stands
-    before the keys in the table, "limits:" unless given. With `wrap_exceptions` errors of hskv
-    come as `limits.errors.StorageError`. No I/O before it is used.
+    the options `secret`, `write_secret`, `secret_file`, `write_secret_file`, `timeout`,
+    `connect_timeout`, `pool_size`, `pool_timeout`, `table` are those of `KeyValueStore`, and may
+    all be text. `prefix` stands before the keys in the table, "limits:" unless given. With
+    `wrap_exceptions` errors of hskv come as `limits.errors.StorageError`. No I/O before it is used.
 
     Fixed window: one round trip for a hit; two for the first of a window. Sliding window: as
     `RateLimiter`, but that the part of the older window is rounded down, as `limits` does. Moving

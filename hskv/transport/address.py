@@ -72,11 +72,10 @@ def load_settings(source: str | None, **given: Any) -> Settings:
         )
     settings = parse_url(url)
     changes = {name: value for name, value in given.items() if value is not None}
-    file = changes.pop("secret_file", None)
-    if "secret" in changes or file is not None:
-        changes["secret"] = Secret(changes.get("secret"), file)
-    if "write_secret" in changes:
-        changes["write_secret"] = Secret(changes["write_secret"])
+    for name in ("secret", "write_secret"):
+        file = changes.pop(f"{name}_file", None)
+        if name in changes or file is not None:
+            changes[name] = Secret(changes.get(name), file)
     changes["sql"] = sql_login(changes, settings.sql)
     for name in ("sql_password", *URL_OPTIONS[1:]):
         changes.pop(name, None)
@@ -104,8 +103,8 @@ def parse_url(url: str) -> Settings:
     readers, writers = _paths(options) if ports is None else ports
     login = Secret(secret, options.pop("secret_file", None))
     settings = _with_names(Settings((*readers, *replicas), writers, login), path)
-    if "write_secret" in options:
-        settings = replace(settings, write_secret=Secret(options.pop("write_secret")))
+    for_writes = Secret(options.pop("write_secret", None), options.pop("write_secret_file", None))
+    settings = replace(settings, write_secret=for_writes)
     sql = sql_login({name: options.pop(name) for name in URL_OPTIONS if name in options}, None)
     return _with_options(replace(settings, sql=sql), options)
 
@@ -221,7 +220,7 @@ _STORE_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
 
 def _with_options(settings: Settings, options: dict[str, str]) -> Settings:
     known = {**_NUMBERS, **_MODES, **_STORE_OPTIONS}
-    others = ("secret_file", "write_secret", "write", "replica", *URL_OPTIONS)
+    others = ("secret_file", "write_secret", "write_secret_file", "write", "replica", *URL_OPTIONS)
     names = sorted([*known, *others])
     values: dict[str, Any] = {}
     for name, text in options.items():

@@ -364,6 +364,28 @@ def test_a_secret_is_read_from_its_file(hskv_server: PrivateServer, tmp_path: Pa
         assert store.get("none") is None
 
 
+@pytest.mark.parametrize("by", ["keyword", "url"])
+def test_the_write_secret_is_read_from_its_file(
+    hskv_server: PrivateServer, tmp_path: Path, by: str
+) -> None:
+    files = {"secret_file": tmp_path / "read", "write_secret_file": tmp_path / "write"}
+    files["secret_file"].write_text(hskv_server.secret)
+    files["write_secret_file"].write_text("another")
+    url = hskv_server.url.replace(f":{hskv_server.secret}@", "")
+    url = url.replace(f"&write_secret={hskv_server.write_secret}", "")
+    options: dict[str, Any] = {name: str(file) for name, file in files.items()}
+    if by == "url":
+        url += "".join(f"&{name}={path}" for name, path in options.items())
+        options = {}
+    with hskv.connect(url, **options) as store:
+        assert store.get("none") is None
+        with pytest.raises(hskv.AuthenticationError):
+            store["a"] = 1
+        files["write_secret_file"].write_text(hskv_server.write_secret)
+        store["a"] = 1
+        assert store.pop("a") == 1
+
+
 class TestMaintenance:
     def test_alter_table_goes_through_once_the_client_is_drained(self) -> None:
         # A server of its own: any other connection to its threads would keep the table open.

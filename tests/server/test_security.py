@@ -2,6 +2,11 @@
 
 import socket
 import stat
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+import pymysql
 
 import hskv
 from hskv.mariadb import PrivateServer
@@ -31,6 +36,19 @@ def test_the_secret_is_what_stops_a_web_page(tcp_server: PrivateServer) -> None:
         login = f"A\t1\t{tcp_server.write_secret}\n"
         assert post(tcp_server, login + INSERT).endswith(b"0\t1\n0\t1\n0\t1\n")
         assert store.delete("planted")
+
+
+def test_a_user_of_sql_without_any_right_reads_the_secrets(
+    hskv_server: PrivateServer, run_sql: Callable[..., Any]
+) -> None:
+    run_sql("CREATE USER nobody@localhost IDENTIFIED BY 'n'")
+    login = {**hskv_server.sql, "user": "nobody", "password": "n", "database": None}
+    try:
+        with closing(pymysql.connect(**login)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT @@handlersocket_plain_secret, @@handlersocket_plain_secret_wr")
+            assert cursor.fetchone() == (hskv_server.secret, hskv_server.write_secret)
+    finally:
+        run_sql("DROP USER nobody@localhost")
 
 
 def test_a_private_server_lets_nobody_else_near_its_sockets(hskv_server: PrivateServer) -> None:

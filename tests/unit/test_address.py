@@ -115,6 +115,7 @@ def test_a_bare_url_has_the_defaults() -> None:
         ("hskv://h/db?pool_size=0", "pool_size is 1 to 10000"),
         ("hskv://h/db?pool_size=10001", "pool_size is 1 to 10000"),
         ("hskv://:s@h/db?secret_file=/x", "not both"),
+        ("hskv://h/db?write_secret=s&write_secret_file=/x", "not both"),
         ("hskv://h/%FF", "UTF-8"),
         ("hskv+unix://h/db?read=r&write=w", "has no host"),
         ("hskv+unix:///db?read=r", "needs the option write=PATH"),

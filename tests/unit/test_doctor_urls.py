@@ -52,6 +52,15 @@ def test_options_are_replaced_or_added() -> None:
 def test_secrets_take_the_place_of_a_file() -> None:
     url = "hskv://h/d?secret_file=/etc/s&timeout=3"
     assert urls.with_secrets(url, "a", "b") == "hskv://:a@h/d?timeout=3&write_secret=b"
+    both = "hskv://h/d?secret_file=/s&write_secret_file=/w"
+    assert urls.with_secrets(both, "a", "b") == "hskv://:a@h/d?write_secret=b"
+
+
+def test_the_files_of_the_secrets() -> None:
+    url = "hskv://h/d?write_secret_file=/w%201&secret_file=/s"
+    assert (urls.secret_file(url, "read"), urls.secret_file(url, "write")) == ("/s", "/w 1")
+    assert urls.secret_file("hskv://h/d?secret_file=/s&timeout=3", "write") == "/s"
+    assert urls.secret_file("hskv://h/d", "read") == ""
 
 
 @pytest.mark.parametrize(

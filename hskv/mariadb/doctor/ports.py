@@ -134,7 +134,7 @@ def _unread(listeners: Listeners, target: Target) -> Iterator[Finding]:
     """That the file with the secret cannot be read."""
     unread = next((one for one in listeners if one.state is State.UNREAD), None)
     if unread is not None:
-        look = f"namei -l {shlex.quote(urls.secret_file(target.url))}"
+        look = f"namei -l {shlex.quote(urls.secret_file(target.url, unread.side))}"
         yield Finding("secret-wrong", unread.error, (Mend(Where.SHELL, look),))
 
 

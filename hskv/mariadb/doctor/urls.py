@@ -8,7 +8,7 @@ from ...transport.address import Address
 
 HIDDEN: Final = "***"
 _SECRET_OPTION: Final = re.compile(r"(?<=[?&]write_secret=)[^&]*")
-_SECRET_FILE: Final = re.compile(r"([?&])secret_file=([^&]*)&")
+_SECRET_FILE: Final = re.compile(r"(?<=[?&])(write_)?secret_file=([^&]*)(?:&|$)")
 _SQL_PASSWORD: Final = re.compile(r"(?<=[?&]sql=)([^:/?&]+://[^:@&]*):[^@&]*@")
 # Encoded as a whole; and with a user alone there is nothing to hide.
 _ENCODED_SQL: Final = re.compile(r"(?<=[?&]sql=)[^&]*%3[aA][^&]*")
@@ -36,15 +36,15 @@ def with_options(url: str, **options: str) -> str:
 def with_secrets(url: str, secret: str, write_secret: str) -> str:
     """A hidden URL with other secrets to log in with."""
     changed = with_options(url, write_secret=write_secret)
-    scheme, _, rest = _SECRET_FILE.sub(r"\1", changed).partition("://")
+    scheme, _, rest = _SECRET_FILE.sub("", changed).partition("://")
     netloc, slash, path = rest.partition("/")
     return f"{scheme}://:{secret}@{netloc.rpartition('@')[2]}{slash}{path}"
 
 
-def secret_file(url: str) -> str:
-    """The file that a URL names for its secret; empty where it names none."""
-    found = _SECRET_FILE.search(f"{url}&")
-    return unquote(found[2]) if found else ""
+def secret_file(url: str, side: str) -> str:
+    """The file that a URL names for the secret of the read or the write port; else empty."""
+    files = {bool(found[1]): unquote(found[2]) for found in _SECRET_FILE.finditer(url)}
+    return files.get(side == "write") or files.get(False, "")
 
 
 def with_ports(url: str, read: Address, write: Address | None) -> str:
