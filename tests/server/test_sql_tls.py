@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -83,15 +84,14 @@ class Secured:
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    directory = tmp_path_factory.mktemp("certificates")
-    for parent in (directory, *directory.parents[:3]):
-        # mariadbd may run as another user.
-        parent.chmod(0o755)
-    secured = Secured(directory)
-    with closing(secured.server):
-        secured.start()
-        yield secured
+def secured() -> Iterator[Secured]:
+    # Not below pytest's directories, which are for one user: mariadbd may run as another.
+    with tempfile.TemporaryDirectory(prefix="hskv-tls-") as directory:
+        Path(directory).chmod(0o755)
+        secured = Secured(Path(directory))
+        with closing(secured.server):
+            secured.start()
+            yield secured
 
 
 @pytest.fixture
