@@ -159,6 +159,9 @@ class SqlChannel:
         """
         from pymysql import MySQLError
 
+        if self._sock.unread():
+            self._sock.close()
+            raise RecoverableConnectionError(f"{self.address} answered what nobody asked")
         self._sock.deadline = deadline
         results: list[Result] = []
         cursor = self._cursor

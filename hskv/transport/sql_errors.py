@@ -31,6 +31,8 @@ _LOGIN: Final = (
     "sql_ssl_cert"
 )
 _ERRORS: Final[dict[int, tuple[type[OperationalError], str]]] = {
+    1317: (OperationalError, "somebody killed the statement, and nothing was done: try again"),
+    1969: (OperationalError, "nothing was done: raise max_statement_time of the server"),
     1062: (
         DuplicateKeyError,
         "a row with this key exists already: take another key, or modify that row",

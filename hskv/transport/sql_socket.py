@@ -2,6 +2,8 @@
 
 import io
 import socket
+import weakref
+from errno import EAGAIN
 from time import monotonic
 from typing import Any
 
@@ -16,16 +18,33 @@ class DeadlineSocket(socket.socket):
     """
 
     deadline = 0.0
+    _reads = True
 
     def settimeout(self, value: float | None) -> None:
         """Heeded by nobody: the deadline is."""
 
     def makefile(self, *arguments: Any, **named: Any) -> Any:
         """A buffered reader, which keeps nobody from closing the socket."""
-        return io.BufferedReader(socket.SocketIO(self, "rb"), 1 << 16)
+        reader = io.BufferedReader(socket.SocketIO(self, "rb"), 1 << 16)
+        # Weak, since it has the socket.
+        self._reader = weakref.ref(reader)
+        return reader
+
+    def unread(self) -> bool:
+        """Whether there is more in the reader than was taken from it, so that none is awaited."""
+        reader = self._reader()
+        if reader is None:
+            return False
+        self._reads = False
+        try:
+            return bool(reader.peek(1))
+        finally:
+            self._reads = True
 
     def recv_into(self, *arguments: Any, **named: Any) -> int:
         """As of any socket, until the deadline."""
+        if not self._reads:
+            raise BlockingIOError(EAGAIN, "nothing is to be read now")
         self.limit()
         return super().recv_into(*arguments, **named)
 

@@ -87,6 +87,7 @@ def test_an_error_comes_with_what_was_done_before_it(channel: SqlChannel) -> Non
         (1213, exceptions.LockTimeoutError, True),
         (1290, exceptions.ReadOnlyError, True),
         (1317, exceptions.OperationalError, True),
+        (1969, exceptions.OperationalError, True),
         (1047, exceptions.RecoverableConnectionError, False),
         (1053, exceptions.IndexedConnectionError, False),
         (1180, exceptions.IndexedConnectionError, False),

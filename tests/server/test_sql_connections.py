@@ -95,6 +95,16 @@ class TestLostConnections:
         proxy.arm(None)
         assert behind["n"] == 6
 
+    @pytest.mark.parametrize("write", [lambda store: store.incr("n"), lambda store: store["n"]])
+    def test_an_answer_that_came_twice_is_not_taken_for_that_of_the_next_question(
+        self, behind: Store, proxy: Proxy, write: Callable[[Store], int]
+    ) -> None:
+        proxy.arm(Fault(Kind.DUPLICATE, Direction.REPLY, 0))
+        first = write(behind)
+        assert proxy.fired
+        assert behind.incr("n", 10) == first + 10
+        assert behind.stats()["write"]["connects"] == 2
+
     def test_a_connection_that_the_server_ended_while_it_was_idle_costs_nothing(
         self, store: Store, run_sql: Sql
     ) -> None:
