@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar, cast
 
-from .client import Client, Condition, Pipeline, RequestInfo, Row, Value, checked_condition
+from .client import Client, Condition, Pipeline, RequestInfo, Row, Value
 from .exceptions import (
     ConnectionError,
     IndexedConnectionError,
@@ -18,6 +18,7 @@ from .exceptions import (
     RecoverableConnectionError,
     SerializationError,
 )
+from .lookups import checked_condition
 from .sockets import (
     Connection,
     HandlerSocket,

@@ -17,7 +17,7 @@ from time import monotonic, time
 from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TextIO
 
-from .client import Client, Condition, RequestInfo, Row, Value, checked_in
+from .client import Client, Condition, RequestInfo, Row, Value
 from .exceptions import (
     ConnectionError,
     IndexedConnectionError,
@@ -26,6 +26,7 @@ from .exceptions import (
     RequestTimeoutError,
     SerializationError,
 )
+from .lookups import checked_in
 from .transport.address import Address, Secret, SecretSource, Settings, check
 from .transport.channel import Index, masked, open_socket
 from .transport.fork import renew_after_fork

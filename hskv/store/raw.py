@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from .. import client as wire
+from ..client import Condition, Index, Value
+from ..client import Row as WireRow
 from ..exceptions import KeyMismatchError, OperationalError
+from ..lookups import checked_condition
 from ..manager import Manager
 from .base import K, StoreBase, V
 from .expiry import expires_ms, now_ms
@@ -34,16 +36,16 @@ class RawRows(StoreBase[K, V]):
     def find(
         self,
         operation: str,
-        key: Sequence[wire.Value],
+        key: Sequence[Value],
         columns: Sequence[str] | None = None,
         *,
         index_name: str | None = None,
         limit: int = 1,
         offset: int = 0,
-        in_: tuple[int, Sequence[wire.Value]] | None = None,
-        filters: Iterable[wire.Condition] = (),
-        while_: Iterable[wire.Condition] = (),
-    ) -> list[wire.Row]:
+        in_: tuple[int, Sequence[Value]] | None = None,
+        filters: Iterable[Condition] = (),
+        while_: Iterable[Condition] = (),
+    ) -> list[WireRow]:
         """Rows of the store's table as they are: `Client.find` without an `Index`.
 
         `columns` are the table's own names, all that the store uses unless given; the index is
@@ -61,16 +63,16 @@ class RawRows(StoreBase[K, V]):
     def modify(
         self,
         operation: str,
-        key: Sequence[wire.Value],
+        key: Sequence[Value],
         modify_operation: str,
-        changes: Mapping[str, wire.Value] | None = None,
+        changes: Mapping[str, Value] | None = None,
         *,
         index_name: str | None = None,
         limit: int = 1,
         offset: int = 0,
-        in_: tuple[int, Sequence[wire.Value]] | None = None,
-        filters: Iterable[wire.Condition] = (),
-        while_: Iterable[wire.Condition] = (),
+        in_: tuple[int, Sequence[Value]] | None = None,
+        filters: Iterable[Condition] = (),
+        while_: Iterable[Condition] = (),
     ) -> int:
         """Change rows of the store's table as they are; how many: `Client.modify`.
 
@@ -152,12 +154,12 @@ class RawRows(StoreBase[K, V]):
         self,
         columns: Sequence[str] | None,
         index_name: str | None,
-        filters: Sequence[wire.Condition],
-        while_: Sequence[wire.Condition],
-    ) -> wire.Index:
+        filters: Sequence[Condition],
+        while_: Sequence[Condition],
+    ) -> Index:
         if columns is None:
             columns = self.table.columns()
-        named = dict.fromkeys(wire.checked_condition(one)[0] for one in (*filters, *while_))
+        named = dict.fromkeys(checked_condition(one)[0] for one in (*filters, *while_))
         return self.client.open(
             self.table.name,
             columns,

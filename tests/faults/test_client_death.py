@@ -309,7 +309,7 @@ class TestInterrupted:
     @pytest.mark.parametrize(
         "where",
         [
-            pytest.param("hskv.client.monotonic", id="with a channel in hand"),
+            pytest.param("hskv.exchange.monotonic", id="with a channel in hand"),
             pytest.param("hskv.transport.pool.monotonic", id="taking or giving back a channel"),
         ],
     )

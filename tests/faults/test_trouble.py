@@ -331,7 +331,7 @@ class TestIdle:
         if kept_by_the_client:
             # As on a server whose handlersocket_timeout is shorter than what hskv keeps.
             keep = partial(ChannelPool, max_idle=1000.0)
-            monkeypatch.setattr(hskv.client, "ChannelPool", keep)
+            monkeypatch.setattr(hskv.exchange, "ChannelPool", keep)
         options: dict[str, str | int | None] = {"handlersocket_timeout": 30}
         with PrivateServer(options=options) as server, hskv.connect(server.url) as store:
             store["a"] = 1
