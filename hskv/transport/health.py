@@ -209,14 +209,23 @@ def health_of(settings: Settings) -> Health | None:
 
     Raises ValueError for a listener whose SQL port is not named.
     """
+    servers = examiners(settings)
+    return Health(servers, settings.timeout) if servers else None
+
+
+def examiners(settings: Settings) -> list[tuple[str, Callable[[], Examiner]]]:
+    """The servers that are read from, where there is a choice, and what makes their examiners.
+
+    Raises ValueError for a listener whose SQL port is not named.
+    """
     login = settings.sql
     if login is None:
-        return None
+        return []
     # By SQL alone the ports of SQL are read from.
     listeners = settings.readers or login.hosts
     if len(listeners) == len(login.hosts) == 1:
-        return None
-    servers = []
+        return []
+    servers: list[tuple[str, Callable[[], Examiner]]] = []
     examiner = partial(Examiner, by_handlersocket=bool(settings.readers))
     for listener, port in zip(listeners, sql_ports(listeners, login.hosts), strict=True):
         if port is None:
@@ -233,4 +242,4 @@ def health_of(settings: Settings) -> Health | None:
             lifetime=_CONNECTION_LIFETIME_SECONDS,
         )
         servers.append((str(listener), partial(examiner, connect, settings.max_lag)))
-    return Health(servers, settings.timeout)
+    return servers

@@ -14,6 +14,17 @@ def test_a_primary_with_replicas_is_well(replication: PrivateReplication) -> Non
     assert (report.findings, report.verdict) == ([], "healthy")
 
 
+def test_a_replica_that_stands_still_is_named(replication: PrivateReplication) -> None:
+    (replica, *_) = replication.replicas
+    replica.query("STOP SLAVE SQL_THREAD")
+    try:
+        report = examine(replication.url)
+        (finding,) = (one for one in report.findings if one.id == "server-not-read-from")
+        assert finding.what == f"{replica.listener}: replication is stopped"
+    finally:
+        replica.query("START SLAVE SQL_THREAD")
+
+
 def test_galera_is_well(galera: PrivateGalera) -> None:
     report = examine(galera.url)
     assert (report.findings, report.verdict) == ([], "healthy")

@@ -199,6 +199,9 @@ CATALOGUE: Final[Mapping[str, Entry]] = {
         _REPLICATION,
         Need.SQL,
     ),
+    "server-not-read-from": _warning(
+        "A store that reads from several servers leaves this one out.", _REPLICATION
+    ),
     "binary-log-missing": _problem(
         "Without a binary log no other server hears of a write.", _REPLICATION, Need.SQL
     ),

@@ -1,7 +1,9 @@
 """Whether the server has copies, and whether what is written reaches them."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
+from ...transport.health import examiners
 from . import urls
 from .findings import Finding, Mend, Where
 from .server import Server
@@ -15,6 +17,7 @@ def copy_findings(server: Server | None, target: Target) -> Iterator[Finding]:
         yield from _by_handlersocket(server, target)
     elif server is not None:
         yield from _by_sql(server, target)
+    yield from _not_read_from(target)
 
 
 def _by_handlersocket(server: Server | None, target: Target) -> Iterator[Finding]:
@@ -56,6 +59,15 @@ def _by_sql(server: Server, target: Target) -> Iterator[Finding]:
     if target.reads and server[PORTS[1]]:
         what = f"{PORTS[1]} is {server[PORTS[1]]}, and the URL writes by SQL"
         yield _set("write-port-open", what, f"{PORTS[1]} =")
+
+
+def _not_read_from(target: Target) -> Iterator[Finding]:
+    """As stores ask; what is wrong says what to do."""
+    for name, make in examiners(target.settings):
+        with closing(make()) as examiner:
+            trouble = examiner().trouble
+        if trouble is not None:
+            yield Finding("server-not-read-from", f"{name}: {trouble}", ())
 
 
 def _set(name: str, what: str, line: str) -> Finding:
