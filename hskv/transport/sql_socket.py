@@ -33,11 +33,9 @@ class DeadlineSocket(socket.socket):
     def unread(self) -> bool:
         """Whether there is more in the reader than was taken from it, so that none is awaited."""
         reader = self._reader()
-        if reader is None:
-            return False
         self._reads = False
         try:
-            return bool(reader.peek(1))
+            return reader is not None and bool(reader.peek(1))
         finally:
             self._reads = True
 
