@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final, Generic
 
-from ..exceptions import ConnectionError, PoolTimeoutError, UnsupportedError
+from ..exceptions import (
+    ConnectionError,
+    OperationalError,
+    PoolTimeoutError,
+    UnsupportedError,
+)
 from .channel import Channel
 from .fork import renew_after_fork
 from .health import Health
@@ -49,11 +54,11 @@ class _Member(Generic[ChannelT]):
 class Servers(Pools[ChannelT]):
     """Pools of several servers that hold the same data, used in turn.
 
-    A server that cannot be reached, or breaks a connection, is set aside: for half a second at
-    first, twice as long each time it fails again, up to 30 s. When its pause is over, one
-    request tries it, while the others still pass it by; with that it is back. Where all are set
-    aside, the one that may come back soonest is tried. With `health` only those are used that
-    SQL says are well.
+    A server that cannot be reached, refuses the login, or breaks a connection, is set aside: for
+    half a second at first, twice as long each time it fails again, up to 30 s. When its pause is
+    over, one request tries it, while the others still pass it by; with that it is back. Where all
+    are set aside, the one that may come back soonest is tried. With `health` only those are used
+    that SQL says are well.
     """
 
     def __init__(
@@ -77,13 +82,13 @@ class Servers(Pools[ChannelT]):
 
         Raises what the last of them raises when none can; ConnectionError where none is well.
         """
-        error = ConnectionError("no server is configured")
+        error: ConnectionError | OperationalError = ConnectionError("no server is configured")
         for member in self._candidates():
             try:
                 channel = member.pool.acquire()
             except PoolTimeoutError:
                 raise
-            except ConnectionError as failed:
+            except (ConnectionError, OperationalError) as failed:
                 self._set_aside(member, failed)
                 error = failed
                 continue
@@ -177,7 +182,7 @@ class Servers(Pools[ChannelT]):
             probed.retry_time, probed.probed = now + _LONGEST_PAUSE_SECONDS, True
         return probed
 
-    def _set_aside(self, member: _Member[ChannelT], error: ConnectionError) -> None:
+    def _set_aside(self, member: _Member[ChannelT], error: Exception) -> None:
         with self._lock:
             pause = member.failed()
         if pause:

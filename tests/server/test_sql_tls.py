@@ -24,6 +24,7 @@ from hskv.transport.sql_channel import SqlChannel
 
 from ..conftest import sql_on
 from ..faults.proxy import Direction, Fault, Kind, Proxy
+from .cli import Shell
 
 pytestmark = pytest.mark.handlersocket("it is below the store")
 
@@ -244,7 +245,20 @@ class TestOnACertificateThatCounts:
         with pytest.raises(pymysql.err.OperationalError, match="CERTIFICATE_VERIFY_FAILED"):
             pymysql.connect(**pymysql_logins(secured.login(sql_ssl_ca=secured.other_ca))[0])
 
-    @pytest.mark.parametrize("offset", [0, 200, 2000])
+    @pytest.mark.parametrize("by_option", [True, False])
+    def test_commands_go_by_tls_where_the_url_does(
+        self, secured: Secured, shell: Shell, by_option: bool
+    ) -> None:
+        url = f"{secured.server.url}&sql={secured.url}&sql_ssl_ca="
+        shell.export("HSKV_URL", url + secured.ca)
+        shell.export("HSKV_SQL", secured.url if by_option else None)
+        assert shell("init").code == 0
+        shell.export("HSKV_URL", url + secured.other_ca)
+        refused = shell("init")
+        assert refused.code != 0
+        assert "CERTIFICATE_VERIFY_FAILED" in refused.err
+
+    @pytest.mark.parametrize("offset", [0, 200])
     def test_a_handshake_that_stands_still_ends_in_time(
         self, secured: Secured, proxy: Proxy, offset: int
     ) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from hskv.exceptions import AuthenticationError, IndexedConnectionError, PoolTimeoutError
 from hskv.exceptions import ConnectionError as HskvConnectionError
-from hskv.exceptions import IndexedConnectionError, PoolTimeoutError
 from hskv.transport import servers as servers_module
 from hskv.transport.pool import ChannelPool
 from hskv.transport.servers import Servers
@@ -49,6 +49,21 @@ def test_a_server_that_cannot_be_reached_costs_no_request(cluster: Cluster) -> N
     cluster.fakes[1].down = True
     assert set(cluster.asked(30)) == {0, 2}
     assert repr(cluster.servers) == "<Servers, 3, 1 set aside>"
+
+
+def test_a_server_that_refuses_the_login_costs_no_request(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> Any:
+        raise AuthenticationError("the secret is wrong")
+
+    monkeypatch.setattr(cluster.pools[1], "_connect", refuse)
+    assert set(cluster.asked(30)) == {0, 2}
+    for pool in cluster.pools:
+        pool.purge()
+        monkeypatch.setattr(pool, "_connect", refuse)
+    with pytest.raises(AuthenticationError):
+        cluster.ask()
 
 
 def test_it_is_tried_by_one_request_when_its_pause_is_over(cluster: Cluster) -> None:
