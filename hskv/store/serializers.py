@@ -108,7 +108,10 @@ def serializer_of(chosen: "str | Serializer") -> Serializer:
     if not (callable(getattr(chosen, "dumps", None)) and callable(getattr(chosen, "loads", None))):
         raise TypeError("a serializer is a name, or an object with dumps, loads and kind")
     if type(chosen) not in _NAMED.values() and kind not in USER_KINDS:
-        raise ValueError(f"a serializer of your own has a kind from 6 to 15, not {kind!r}")
+        first, last = USER_KINDS[0], USER_KINDS[-1]
+        raise ValueError(
+            f"the kind of one's own serializer is from {first} to {last}, not {kind!r}"
+        )
     return chosen
 
 

@@ -7,7 +7,7 @@ client may come in, as where a packet is split on its way. Clocks of clients dif
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from hskv.exceptions import ContentionError, DuplicateKeyError, LockTimeoutError
 from hskv.store.plans import ROUNDS, Plan
+from hskv.store.ratelimit import STRATEGIES, StrategyName
 from hskv.store.strategies import Decision, FixedWindow, GenericCellRate, SlidingWindow, Strategy
 from hskv.store.verbs import Add, Condition, Find, Insert, Update, Verb
 
-KINDS: list[Any] = [FixedWindow, SlidingWindow, GenericCellRate]
+KINDS: list[Any] = list(STRATEGIES.values())
 KEY = b"k"
 PER_MS = 1000
 START = 1_700_000_000.0
@@ -296,6 +297,11 @@ def test_a_clock_ahead_is_followed_and_never_widens_the_limit(kind: Any) -> None
     assert 0 < refused.retry_after < math.inf
     behind.now += refused.retry_after + 0.0011
     assert hit(slow, table)
+
+
+def test_each_strategy_has_a_name_for_mypy_and_a_code_of_its_own() -> None:
+    assert list(get_args(StrategyName)) == list(STRATEGIES)
+    assert len({kind.code for kind in KINDS}) == len(KINDS)
 
 
 def test_the_rows_of_a_limiter_outlive_what_they_count() -> None:
