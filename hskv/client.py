@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from .exceptions import OperationalError
-from .exchange import Exchange
+from .exchange import Exchange, understood
 from .lookups import (
     Condition,
     Value,
@@ -242,7 +242,7 @@ class Client(Exchange):
         the reply was lost, and what `find` raises.
         """
         rows = self.call(index, insert_body(index, values), Effect.WRITE_ROW)
-        return self.understood(generated_id, rows)
+        return understood(self, generated_id, rows)
 
     def modify(
         self,
@@ -270,7 +270,7 @@ class Client(Exchange):
         bodies = [modify_body(index, lookup, modify_operation, values) for lookup in lookups]
         effect = effect_of(limit, in_)
         replies = (self.call(index, body, effect) for body in bodies)
-        return sum(self.understood(modified_rows, rows) for rows in replies)
+        return sum(understood(self, modified_rows, rows) for rows in replies)
 
     def modify_returning(
         self,
@@ -294,7 +294,7 @@ class Client(Exchange):
         ]
         effect, shape = effect_of(limit, in_), partial(rows_of_index, index)
         replies = (self.call(index, body, effect) for body in bodies)
-        return [row for rows in replies for row in self.understood(shape, rows)]
+        return [row for rows in replies for row in understood(self, shape, rows)]
 
     def pipeline(self) -> "Pipeline":
         """Several requests to be sent in one write: see `Pipeline`."""

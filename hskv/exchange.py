@@ -137,15 +137,6 @@ class Exchange:
             return self._call_many(calls, effect)
         return self._observed(self._on_request, calls, effect)
 
-    def understood(self, shape: Callable[[list[Row]], T], rows: list[Row]) -> T:
-        """What a reply to a write means, where its shape is that of one."""
-        try:
-            return shape(rows)
-        except OutcomeUnknownError:
-            # What was damaged looked like a reply: there may be more of the kind.
-            self.purge()
-            raise
-
     def _observed(
         self,
         on_request: Callable[[RequestInfo], object],
@@ -251,6 +242,16 @@ class Exchange:
                 return replies
             error = refused
         raise error
+
+
+def understood(exchange: Exchange, shape: Callable[[list[Row]], T], rows: list[Row]) -> T:
+    """What a reply to a write means, where its shape is that of one."""
+    try:
+        return shape(rows)
+    except OutcomeUnknownError:
+        # What was damaged looked like a reply: there may be more of the kind.
+        exchange.purge()
+        raise
 
 
 def _side(settings: Settings, effect: Effect, health: Health | None = None) -> _Side:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Self
 
 from .exceptions import OperationalError
-from .exchange import Exchange
+from .exchange import Exchange, understood
 from .lookups import Condition, Value, insert_body, lookup_of, modify_body, rows_of, rows_of_index
 from .transport.channel import Index
 from .transport.retry import Effect
@@ -109,9 +109,10 @@ class Pipeline:
         if raise_on_error:
             for reply in replies:
                 rows_of(reply)
-        understood = self._client.understood
         return [
-            reply if isinstance(reply, OperationalError) else understood(result, reply)
+            reply
+            if isinstance(reply, OperationalError)
+            else understood(self._client, result, reply)
             for result, reply in zip(results, replies, strict=True)
         ]
 

@@ -27,7 +27,6 @@ _WORDS: Final = {
     **dict.fromkeys(("0", "false", "no", "off"), False),
 }
 _NO_TLS: Final = 2026
-# By what OpenSSL says of a certificate.
 _LATE: Final = "see that it is renewed, and that the clocks of both machines are right"
 _OTHER_NAME: Final = (
     "write the name that it is made out to in sql=, or give the server another; where the CA of "
