@@ -13,9 +13,8 @@ import pytest
 
 from hskv.exceptions import ConnectionError as HskvConnectionError
 from hskv.transport import health as health_module
-from hskv.transport.address import load_settings
 from hskv.transport.checkup import Checkup
-from hskv.transport.health import Health, health_of
+from hskv.transport.health import Health
 from hskv.transport.pool import ChannelPool
 from hskv.transport.servers import Servers
 
@@ -367,40 +366,3 @@ class TestServers:
         assert eventually(lambda: threads() == [])
         with pytest.raises(HskvConnectionError, match="closed"):
             servers.acquire()
-
-
-class TestSettings:
-    """Who is asked, by what a URL says."""
-
-    @pytest.mark.parametrize(
-        "url",
-        [
-            "hskv://h/db",
-            "hskv://h/db?replica=h:2",
-            "hskv://h/db?writes=sql&sql=mysql://u@other/",
-            "hskv:///db?writes=sql&reads=sql&sql=mysql://u@h/",
-        ],
-    )
-    def test_nobody_is_where_there_is_no_choice_or_no_sql(self, url: str) -> None:
-        assert health_of(load_settings(url)) is None
-
-    def test_each_listener_is_by_the_sql_port_on_its_host(self) -> None:
-        url = "hskv://h/db?replica=i:2&writes=sql&sql=mysql://u@i:1,h:1/&connect_timeout=0.05"
-        health = health_of(load_settings(url, timeout=0.5))
-        assert health is not None
-        with pytest.raises(HskvConnectionError, match=r"h:9998: .*h:1.*; i:2: .*i:1"):
-            well(health)
-        health.close()
-
-    def test_by_sql_alone_the_ports_of_sql_are_read_from(self) -> None:
-        url = "hskv:///db?writes=sql&reads=sql&sql=mysql://u@h,h:2,i/&connect_timeout=0.05"
-        health = health_of(load_settings(url, timeout=0.5))
-        assert health is not None
-        with pytest.raises(HskvConnectionError, match=r"h:3306: .*h:3306.*; h:2: .*h:2.*; i:33"):
-            well(health)
-        health.close()
-
-    def test_a_listener_whose_sql_port_is_not_named_is_refused(self) -> None:
-        url = "hskv://10.0.0.1/db?replica=10.0.0.2&writes=sql&sql=mysql://u@10.0.0.1,db2/"
-        with pytest.raises(ValueError, match=r"2:9998 is to be read from, but sql= names"):
-            health_of(load_settings(url))
