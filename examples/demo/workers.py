@@ -51,9 +51,25 @@ def submit(
     pool: ProcessPoolExecutor, work: Callable[..., T], tasks: Iterable[tuple[object, ...]]
 ) -> list[Future[T]]:
     """Hand out the work, once for each tuple of arguments."""
-    # The processes start here and inherit the mask: the parent alone answers Ctrl-C, once.
+    # The processes start here.
+    with interrupts_later():
+        return [pool.submit(work, *task) for task in tasks]
+
+
+@contextmanager
+def interrupts_later() -> Iterator[None]:
+    """Keep a Ctrl-C for the end: one amid the start of a process would leave half of one.
+
+    Processes inherit the mask: this one alone answers. Of this process it holds back only what
+    comes to the main thread; another thread has Python call the handler all the same.
+    """
+    kept: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: kept.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return [pool.submit(work, *task) for task in tasks]
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+    if kept:
+        raise KeyboardInterrupt
