@@ -43,7 +43,7 @@ Clock = Callable[[], float]
 StrategyMaker = Callable[[int, int, Clock], Strategy]
 """Makes one of a limit, a period in milliseconds, and a clock."""
 
-STRATEGIES: Final[dict[str, StrategyMaker]] = {
+STRATEGIES: Final[dict[StrategyName, StrategyMaker]] = {
     "fixed-window": FixedWindow,
     "sliding-window": SlidingWindow,
     "gcra": GenericCellRate,

@@ -67,8 +67,9 @@ class Values(Protocol):
 class KindValues:
     """Values of a table with a kind column, each row read as its kind says.
 
-    Rows of kinds 0 to 4 are always read, others when `serializer` or one of `also_read` made
-    them. Values of `compress_min_bytes` and more are compressed where that makes them smaller.
+    Rows of kinds 0 to 3 are always read, msgpack's where it is installed, others when `serializer`
+    or one of `also_read` made them. Values of `compress_min_bytes` and more are compressed where
+    that makes them smaller.
     """
 
     def __init__(

@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import hskv
 from hskv import KeyValueStore
 from hskv.exceptions import BatchError, HandlerSocketError, OutcomeUnknownError
+from hskv.store.ratelimit import STRATEGIES
 
 Store = KeyValueStore[str, Any]
 
@@ -30,7 +31,6 @@ LEASE_SECONDS: Final = 1.0
 HITS_ALLOWED: Final = 3
 # One window for the whole test.
 PERIOD_SECONDS: Final = 10 * 365 * 86_400
-STRATEGIES: Final = ("fixed-window", "sliding-window", "gcra")
 
 _OWN_KEYS: Final = 40
 # What all processes try for at once is another thing after so long.

@@ -18,10 +18,10 @@ import hskv
 from hskv import Decision, KeyValueStore, RateLimitExceededError, RequestInfo, Table
 from hskv.exceptions import ConnectionError as NoConnectionError
 from hskv.mariadb import PrivateServer
+from hskv.store.ratelimit import STRATEGIES
 
 Store = KeyValueStore[str, Any]
 SPAWN = multiprocessing.get_context("spawn")
-STRATEGIES: list[Any] = ["fixed-window", "sliding-window", "gcra"]
 # Windows that neither end while a test runs nor free a hit.
 LONG = 50 * 365 * 86_400.0
 

@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from hskv import KeyValueStore
+from hskv.store.ratelimit import STRATEGIES
 
 pytestmark = [pytest.mark.stress, pytest.mark.timeout(600)]
 
 IDENTITIES = 100_000
 
 
-@pytest.mark.parametrize("strategy", ["fixed-window", "sliding-window", "gcra"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_100000_identities_leave_a_bounded_table(
     timed_store: KeyValueStore[str, Any],
     clock: Any,
