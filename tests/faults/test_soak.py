@@ -212,14 +212,16 @@ def burst(store: Store) -> list[Outcome]:
 
 
 @contextmanager
-def held_for(seconds: float, server: PrivateServer, key: str) -> Iterator[None]:
-    """SQL holds the row of a key for a time, which begins before what is inside does."""
+def held_until_one_is_sent_away(store: Store, server: PrivateServer, key: str) -> Iterator[None]:
+    """SQL holds the row of a key, from before what is inside until a caller gets no channel."""
     held = threading.Event()
 
     def hold() -> None:
+        deadline = time.monotonic() + 30
         with locked(server, key):
             held.set()
-            time.sleep(seconds)
+            while not store.stats()["write"]["timeouts"] and time.monotonic() < deadline:
+                time.sleep(0.01)
 
     holder = threading.Thread(target=hold)
     holder.start()
@@ -245,7 +247,7 @@ class TestBurst:
     ) -> None:
         with hskv.connect(hskv_server.url, pool_size=CHANNELS, pool_timeout=0.5) as store:
             store["n"] = 0
-            with held_for(1.5, hskv_server, "n"):
+            with held_until_one_is_sent_away(store, hskv_server, "n"):
                 outcomes = burst(store)
             sent_away = [one for one in outcomes if one.error is not None]
             assert {type(one.error) for one in sent_away} == {exceptions.PoolTimeoutError}

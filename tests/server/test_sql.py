@@ -60,7 +60,7 @@ class TestRefusalsOfTheServer:
             with pytest.raises(hskv.AuthenticationError, match="GRANT"):
                 store.get("a")
             run_sql("GRANT ALL ON hskv.* TO hskv@localhost")
-            assert store.get("a") is None
+            assert store.get("missing") is None
 
     def test_a_row_that_is_locked_is_waited_for_and_then_told(
         self, hskv_server: PrivateServer, hskv_store: Store
