@@ -18,7 +18,7 @@ SQL = Callable[..., tuple[tuple[Any, ...], ...]]
 
 # One store serves all examples of a test, which clean up where it matters.
 SHARED = settings(
-    deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 # What a bad call may raise; anything else would be an accident.
 PROMISED = (HandlerSocketError, TypeError, ValueError, KeyError, OverflowError, RuntimeError)

@@ -148,7 +148,7 @@ def pair(hskv_server: PrivateServer, run_sql: Any) -> Iterator[Pair]:
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(ROWS, max_size=8, unique_by=lambda row: row.key), st.lists(VERBS, max_size=8))
 def test_one_by_one(pair: Pair, rows: list[Row], verbs: list[Verb]) -> None:

@@ -422,7 +422,7 @@ def test_a_store_is_a_dict_that_expires(
     run_state_machine_as_test(
         Store,
         settings=settings(
-            max_examples=30,
+            max_examples=20,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),
