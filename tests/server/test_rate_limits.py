@@ -3,7 +3,6 @@
 import inspect
 import logging
 import math
-import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -21,7 +20,6 @@ from hskv.mariadb import PrivateServer
 from hskv.store.ratelimit import STRATEGIES
 
 Store = KeyValueStore[str, Any]
-SPAWN = multiprocessing.get_context("spawn")
 # Windows that neither end while a test runs nor free a hit.
 LONG = 50 * 365 * 86_400.0
 
