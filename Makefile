@@ -10,7 +10,7 @@ MODES ?= sql mixed replication galera
 STORE_TESTS = $(patsubst %,tests/server/test_%.py,store exchange counters batches scan cull \
 	computed stateful lease lease_races rate_limits rate_limit_promises limits mapped_tables \
 	concurrency bad_input hostile_input large_values threads forks)
-SQL_TESTS = $(patsubst %,tests/server/test_%.py,concurrency exchange counters cull)
+SQL_TESTS = $(patsubst %,tests/server/test_%.py,concurrency exchange counters)
 
 .PHONY: help setup demo demo-cluster example-worker example-web test test-python test-modes test-cluster test-browser \
 	unit stress bench-setup bench bench-expiry bench-dogpile bench-limiter bench-staleness bench-modes fuzz docs package pictures \
