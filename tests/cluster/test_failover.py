@@ -23,6 +23,7 @@ from hskv.mariadb.galera import GaleraNode
 from ..faults.ledger import Crowd, Shift, Store, compare
 from .traffic import arrives, eventually, keys
 
+LINES_OF_LOG = 150
 ROUNDS = 5
 # Those that a store has unless it is told otherwise.
 TIMES: dict[str, Any] = {"timeout": 5.0, "connect_timeout": 2.0}
@@ -147,13 +148,23 @@ def outlived(
             time.sleep(random.uniform(0.3, 0.6))
             witness.next_round()
             disaster()
-            shift.wait_until_all_work()
+            wait_until_all_work(shift, cluster)
             witness.wait_for_writes()
             mend()
         back = time.monotonic()
-        shift.wait_until_all_work()
+        wait_until_all_work(shift, cluster)
     judge(cluster, shift, back, witness)
     return witness
+
+
+def wait_until_all_work(shift: Shift, cluster: PrivateCluster[Any]) -> None:
+    """As of the shift; what the servers said is told where not all do."""
+    try:
+        shift.wait_until_all_work()
+    except AssertionError as error:
+        for server in cluster.servers:
+            error.add_note("\n".join([f"{server}:", *server.log.splitlines()[-LINES_OF_LOG:]]))
+        raise
 
 
 def judge(cluster: PrivateCluster[Any], shift: Shift, back: float, witness: Witness) -> None:
