@@ -27,7 +27,6 @@ _PROVIDER: Final[Mapping[str, str]] = {
     "evs.keepalive_period": "PT0.5S",
     "evs.inactive_check_period": "PT0.25S",
     "evs.suspect_timeout": "PT2S",
-    "evs.inactive_timeout": "PT4S",
 }
 _PROVIDERS: Final = (
     "/usr/lib/galera/libgalera_smm.so",
