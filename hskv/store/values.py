@@ -300,14 +300,17 @@ def check_int64(name: str, value: int) -> None:
     """Raise TypeError or OverflowError for what is no integer of 64 bits."""
     if type(value) is int and INT64_MIN <= value <= INT64_MAX:
         return
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} is an int, not {type(value).__name__}")
+    _check_int(name, value)
     if not INT64_MIN <= value <= INT64_MAX:
         raise OverflowError(f"{name} is beyond 64 bits: {value}")
 
 
 def bound(name: str, value: int) -> int:
     """A bound as 64 bits hold it: one beyond them never holds a counter back."""
+    _check_int(name, value)
+    return min(max(value, INT64_MIN), INT64_MAX)
+
+
+def _check_int(name: str, value: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is an int, not {type(value).__name__}")
-    return min(max(value, INT64_MIN), INT64_MAX)

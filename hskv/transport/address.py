@@ -14,7 +14,7 @@ from .endpoint import (
     SecretSource,
     percent_decoded,
 )
-from .sql_address import URL_OPTIONS, SqlLogin, sql_login
+from .sql_address import BESIDE_SQL, URL_OPTIONS, SqlLogin, sql_login
 
 __all__ = [
     "Address",
@@ -77,7 +77,7 @@ def load_settings(source: str | None, **given: Any) -> Settings:
         if name in changes or file is not None:
             changes[name] = Secret(changes.get(name), file)
     changes["sql"] = sql_login(changes, settings.sql)
-    for name in ("sql_password", *URL_OPTIONS[1:]):
+    for name in BESIDE_SQL:
         changes.pop(name, None)
     if "replicas" in changes:
         replicas = map(_replica, changes.pop("replicas"))

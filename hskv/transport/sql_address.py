@@ -12,6 +12,8 @@ DEFAULT_SQL_PORT: Final = 3306
 
 URL_OPTIONS: Final = ("sql", "sql_password_file", *TLS_OPTIONS)
 """The options of a URL that say how to log in to SQL."""
+BESIDE_SQL: Final = ("sql_password", *URL_OPTIONS[1:])
+"""The keyword arguments that say the rest of what `sql` begins."""
 
 _FORM: Final = (
     "sql is mysql://USER:PASSWORD@HOST[:PORT][,HOST2[:PORT]...]/ or "
@@ -70,7 +72,7 @@ def sql_login(given: Mapping[str, Any], login: SqlLogin | None) -> SqlLogin | No
     tls = tls_of(given, login.tls if login else None)
     if url is not None:
         login = url if isinstance(url, SqlLogin) else parse_sql_url(url)
-    for name in ("sql_password", *URL_OPTIONS[1:]):
+    for name in BESIDE_SQL:
         if login is None and given.get(name) is not None:
             raise ValueError(f"{name} is for the servers that sql= names: give sql= too")
     if login is None:
