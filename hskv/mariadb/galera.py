@@ -21,7 +21,9 @@ _SETTINGS: Final[Mapping[str, str | int]] = {
     "wsrep_sst_method": "rsync",
     "wsrep_node_address": "127.0.0.1",
 }
-# A node that is gone is missed after two seconds; the defaults take five, and fifteen.
+# A node that is gone is missed after two seconds; by default it takes five. With a shorter
+# evs.inactive_timeout the others may not agree in time on going on without it; see
+# docs/replication.md.
 _PROVIDER: Final[Mapping[str, str]] = {
     "gcache.size": "64M",
     "evs.keepalive_period": "PT0.5S",
@@ -157,7 +159,7 @@ class PrivateGalera(PrivateCluster[GaleraNode]):
 
     A context manager, or `start` and `close`. Writes go to one node by SQL, reads by
     HandlerSocket to any: `url` opens a store so. A node that is killed is missed by the others
-    after two to four seconds, and rejoins by `start`, with a fresh copy of the data. When all
+    after two to five seconds, and rejoins by `start`, with a fresh copy of the data. When all
     were stopped or killed, `start` begins with the node that has the most. `options` are
     settings of mariadbd for all nodes, `start_timeout` is in seconds, for each node. Needs
     Debian's packages `galera-4` and `rsync`.
