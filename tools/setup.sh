@@ -92,8 +92,24 @@ install_python_packages() {
     printf '%s' "$wanted $PWD" >"$stamp"
 }
 
+# Two at once, of `make` in two shells, would each make the environment under the other's feet.
+wait_for_others() {
+    command -v flock >/dev/null 2>&1 || return 0
+    exec 9<.
+    # 1 is that another has it; anything else, that this file system has no such locks.
+    flock -n 9 2>/dev/null || [ $? != 1 ] || {
+        say "Waiting for another make that installs ..."
+        flock -w 900 9 || {
+            say "Another make has been installing for 15 minutes; end it, then run make again."
+            exit 1
+        }
+    }
+}
+
 check_python
+wait_for_others
 packages=$(missing_packages "$@" | xargs)
 # shellcheck disable=SC2086 # a list of words
-[ -z "$packages" ] || install_packages $packages
-install_python_packages
+# What is installed may start servers, which must not keep the lock.
+[ -z "$packages" ] || install_packages $packages 9<&-
+install_python_packages 9<&-
