@@ -13,8 +13,8 @@ STORE_TESTS = $(patsubst %,tests/server/test_%.py,store exchange counters batche
 SQL_TESTS = $(patsubst %,tests/server/test_%.py,concurrency exchange counters)
 
 .PHONY: help setup demo demo-cluster example-worker example-web test test-python test-modes test-cluster test-browser \
-	unit stress bench-setup bench bench-expiry bench-dogpile bench-limiter bench-staleness bench-modes fuzz docs package pictures \
-	lint types format ci clean
+	unit stress bench-setup bench bench-expiry bench-dogpile bench-limiter bench-staleness bench-modes \
+	bench-growth bench-instructions fuzz fuzz-codec docs package pictures lint types format ci clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 12
@@ -97,6 +97,10 @@ bench-limiter: bench-setup ## Measure rate limits beside limits over redis and m
 bench-staleness: ## Measure how stale reads from replicas are; installs galera-4 too
 	@tools/setup.sh galera-4 rsync
 	@$(PYTHON_IN_VENV) -m benchmarks.staleness $(ARGS)
+
+bench-instructions: ## Count the instructions of each call; installs valgrind too
+	@tools/setup.sh valgrind
+	@$(PYTHON_IN_VENV) -m benchmarks.instructions
 
 fuzz: setup ## Feed bytes to the reply reader and the URL parser: ARGS="replies 10000000"
 	@$(PYTHON_IN_VENV) -m pip install --quiet --disable-pip-version-check -e '.[fuzz]'
