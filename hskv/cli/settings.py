@@ -25,7 +25,11 @@ innodb_flush_log_at_trx_commit = 1 # 2: a crash of the machine may lose a second
 innodb_lock_wait_timeout = 1       # how long a write waits for a row that SQL has locked
 lock_wait_timeout = 10             # ... for a table that SQL has locked; default: a day
 # The URL of a store on it:
-# {url}
+# {login.url}
+"""
+_FILE: Final = """\
+# with this in {}:
+# {}
 """
 
 
@@ -38,11 +42,13 @@ def my_cnf(url: str | None, database: str | None) -> str:
         url = _ANYWHERE.format(database or "DATABASE")
     lines = listening(Target(url, load_settings(url)))
     secret, write_secret = (secrets.token_hex(_SECRET_BYTES) for _ in range(2))
-    return _LINES.format(
+    login = with_secrets(url, secret, write_secret)
+    settings = _LINES.format(
         address=lines["handlersocket_address"],
         port=lines["handlersocket_port"],
         port_wr=lines["handlersocket_port_wr"],
         secret=secret,
         write_secret=write_secret,
-        url=with_secrets(url, secret, write_secret),
+        login=login,
     )
+    return settings + "".join(_FILE.format(*file) for file in login.files.items())

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import Any, Final
 from urllib.parse import quote
@@ -94,7 +94,7 @@ class Patient(PrivateServer):
             elif mend.where is Where.URL:
                 self._use(mend.line, answers)
             else:
-                self._run(mend.line)
+                self._run(_filled(mend.line, answers))
         if lines:
             self._lines |= lines
             self.restart()
@@ -108,8 +108,7 @@ class Patient(PrivateServer):
             login = {"host": match[2], "port": int(match[3]), "database": "hskv"}
             self.login = {"user": match[1], "password": password, **login}
             return
-        for place, answer in zip(("FIRST", "SECOND"), answers, strict=False):
-            url = url.replace(place, quote(str(answer), safe=""))
+        url = _filled(url, [quote(str(answer), safe="") for answer in answers])
         own, _, query = url.partition("?")
         query = query.replace("write_secret=***", f"write_secret={self.write_secret}")
         # Of SQL: root on its socket has no password.
@@ -123,12 +122,21 @@ class Patient(PrivateServer):
         elif command == "timedatectl set-ntp true":
             # What it does; the machine's own clock is not ours to set.
             self.clock_is_off_by = 0.0
+        elif command.startswith("(umask"):
+            subprocess.run(["sh", "-c", command], check=True)
         else:
             program, *arguments = command.split()
             assert program == "hskv", command
             environment = {**os.environ, "HSKV_URL": self.client_url}
             hskv = [sys.executable, "-m", "hskv", *arguments]
             subprocess.run(hskv, env=environment, check=True, capture_output=True)
+
+
+def _filled(line: str, answers: Sequence[Any]) -> str:
+    """A line with what SQL answered in the places that are left for it."""
+    for place, answer in zip(("FIRST", "SECOND"), answers, strict=False):
+        line = line.replace(place, str(answer))
+    return line
 
 
 def ids(report: Report) -> set[str]:

@@ -83,7 +83,7 @@ def test_init_without_sql_prints_what_to_do(shell: Shell, run_sql: Sql) -> None:
         ("hskv://:s@10.0.0.5:1,2/d/t", ["10.0.0.5", "1", "2"], "hskv://:S@10.0.0.5:1,2/d/t?"),
         ("hskv://localhost/d", ["127.0.0.1", "9998", "9999"], "hskv://:S@localhost/d?"),
         (
-            "hskv+unix:///d?read=/a%20b&write=/w&secret_file=/s",
+            "hskv+unix:///d?read=/a%20b&write=/w",
             ["/", "/a b", "/w"],
             "hskv+unix://:S@/d?read=/a%20b&write=/w&",
         ),
@@ -108,6 +108,21 @@ def test_init_prints_settings_for_the_url_with_fresh_secrets(
     again = shell("init", "--settings").out.decode()
     assert read != write
     assert read not in again
+
+
+def test_init_prints_what_the_files_with_the_secrets_are_to_have(shell: Shell) -> None:
+    shell.export("HSKV_URL", "hskv://localhost/d?secret_file=/s")
+    printed = shell("init", "--settings").out.decode()
+    read, write = re.findall(
+        r"^handlersocket_plain_secret(?:_wr)? = (\w{32})$", printed, re.MULTILINE
+    )
+    assert printed.splitlines()[-5:] == [
+        "# hskv://localhost/d?secret_file=/s&write_secret_file=/s-write",
+        "# with this in /s:",
+        f"# {read}",
+        "# with this in /s-write:",
+        f"# {write}",
+    ]
 
 
 def test_purge_and_stats(shell: Shell, hskv_store: Store, run_sql: Sql) -> None:

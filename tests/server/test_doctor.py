@@ -10,7 +10,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import pymysql
 import pytest
@@ -270,6 +272,12 @@ class TestUnixSockets:
         assert examine(url, [hskv_server.sql]).verdict == "healthy"
 
 
+def with_files(patient: Patient, **files: Path) -> str:
+    """The URL of a client whose secrets are in files."""
+    bare = patient.url.replace(f":{patient.secret}@", "").partition("?")[0]
+    return f"{bare}?" + "&".join(f"{name}={quote(str(file))}" for name, file in files.items())
+
+
 class TestSecrets:
     @pytest.mark.parametrize("side", ["secret", "write_secret"])
     def test_a_wrong_secret(self, well: Patient, side: str) -> None:
@@ -282,6 +290,36 @@ class TestSecrets:
         well.client_url = url.replace(":?@", f":{well.write_secret}@")
         treated(well, "secret-wrong")
         assert well.examine().verdict == "healthy"
+
+    @pytest.mark.parametrize("same_file", [False, True])
+    def test_a_wrong_secret_in_a_file(self, well: Patient, tmp_path: Path, same_file: bool) -> None:
+        read, write = tmp_path / "its secret", tmp_path / "its secret-write"
+        read.write_text("another-one-altogether")
+        options = (
+            {"secret_file": read}
+            if same_file
+            else {"secret_file": read, "write_secret_file": write}
+        )
+        well.client_url = with_files(well, **options)
+        write.write_text(well.write_secret)
+        treated(well, "secret-wrong")
+        assert well.examine().verdict == "healthy"
+        assert read.read_text() == well.secret
+        assert well.secret not in well.client_url
+
+    def test_a_guessable_secret_in_a_file(self, well: Patient, tmp_path: Path) -> None:
+        file = tmp_path / "secret"
+        file.write_text("CHANGE-ME")
+        well.restart(
+            handlersocket_plain_secret="CHANGE-ME", handlersocket_plain_secret_wr="CHANGE-ME"
+        )
+        well.client_url = with_files(well, secret_file=file)
+        treated(well, "secret-weak")
+        assert well.examine().verdict == "healthy"
+        made = tmp_path / "secret-write"
+        assert made.stat().st_mode & 0o077 == 0
+        with hskv.connect(well.client_url) as store:
+            store.check()
 
     def test_a_secret_file_that_is_not_there(self, well: Patient) -> None:
         well.client_url = f"{well.url.replace(f':{well.secret}@', '')}&secret_file=/no/file%20here"

@@ -38,7 +38,7 @@ def test_no_secret_is_shown(url: str, shown: str) -> None:
     parse_url(url)
     assert urls.hidden(url) == shown
     changed = urls.with_options(url, timeout="9")
-    changed += urls.with_secrets(url, "a", "b")
+    changed += urls.with_secrets(url, "a", "b").url
     changed += urls.with_ports(url, Address("i", 5), Address("i", 6))
     assert not any(secret in shown + changed for secret in SECRETS)
 
@@ -49,11 +49,40 @@ def test_options_are_replaced_or_added() -> None:
     assert urls.with_options(url, timeout="9") == "hskv://h/d?prefix=x&timeout=9"
 
 
-def test_secrets_take_the_place_of_a_file() -> None:
-    url = "hskv://h/d?secret_file=/etc/s&timeout=3"
-    assert urls.with_secrets(url, "a", "b") == "hskv://:a@h/d?timeout=3&write_secret=b"
-    both = "hskv://h/d?secret_file=/s&write_secret_file=/w"
-    assert urls.with_secrets(both, "a", "b") == "hskv://:a@h/d?write_secret=b"
+@pytest.mark.parametrize(
+    ("url", "changed", "files"),
+    [
+        (
+            "hskv://:s@h/d?timeout=3&write_secret=w",
+            "hskv://:a@h/d?timeout=3&write_secret=b",
+            {},
+        ),
+        (
+            "hskv://h/d?write_secret_file=/w&secret_file=/s%201",
+            "hskv://h/d?write_secret_file=/w&secret_file=/s%201",
+            {"/s 1": "a", "/w": "b"},
+        ),
+        (
+            "hskv://h/d?secret_file=/s%201&timeout=3",
+            "hskv://h/d?secret_file=/s%201&timeout=3&write_secret_file=/s%201-write",
+            {"/s 1": "a", "/s 1-write": "b"},
+        ),
+        (
+            "hskv://:s@h/d?write_secret_file=/w",
+            "hskv://:a@h/d?write_secret_file=/w",
+            {"/w": "b"},
+        ),
+        (
+            "hskv://h/d?secret_file=/s&write_secret=w",
+            "hskv://h/d?secret_file=/s&write_secret=b",
+            {"/s": "a"},
+        ),
+    ],
+)
+def test_other_secrets_go_where_the_secrets_are(
+    url: str, changed: str, files: dict[str, str]
+) -> None:
+    assert urls.with_secrets(url, "a", "b") == (changed, files)
 
 
 def test_the_files_of_the_secrets() -> None:

@@ -12,7 +12,7 @@ from . import urls
 from .findings import Finding, Mend, Where
 from .listeners import ROUND_TRIPS, Listener, State
 from .server import Server
-from .settings import PORTS, listening, new_secrets
+from .settings import PORTS, listening, log_in, new_secrets
 from .target import Target
 
 _SLOW_SECONDS: Final = 0.005
@@ -149,8 +149,9 @@ def _locked_out(listeners: Listeners, target: Target) -> Iterator[Finding]:
         return
     what = f"{_names(out)} {'do' if len(out) > 1 else 'does'} not let in who has this secret"
     ask = "SELECT @@handlersocket_plain_secret, @@handlersocket_plain_secret_wr"
-    changed = urls.with_secrets(target.url, "FIRST", "SECOND")
-    yield Finding("secret-wrong", what, (Mend(Where.SQL, ask), Mend(Where.URL, changed)))
+    yield Finding(
+        "secret-wrong", what, (Mend(Where.SQL, ask), *log_in(target.url, "FIRST", "SECOND"))
+    )
 
 
 def _refusing(listeners: Listeners, server: Server | None) -> Iterator[Finding]:

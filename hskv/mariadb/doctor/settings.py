@@ -1,6 +1,7 @@
 """What is wrong with the settings of the server."""
 
 import secrets
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -137,12 +138,20 @@ def new_secrets(name: str, what: str, url: str) -> Finding:
     """A finding that new secrets mend, which are made up here."""
     new = {"": secrets.token_hex(_SECRET_BYTES), "_wr": secrets.token_hex(_SECRET_BYTES)}
     lines = [f"handlersocket_plain_secret{side} = {secret}" for side, secret in new.items()]
-    changed = urls.with_secrets(url, *new.values())
-    return Finding(
-        name,
-        what,
-        (*(Mend(Where.CONFIGURATION, line) for line in lines), Mend(Where.URL, changed)),
+    configured = (Mend(Where.CONFIGURATION, line) for line in lines)
+    return Finding(name, what, (*configured, *log_in(url, *new.values())))
+
+
+def log_in(url: str, secret: str, write_secret: str) -> tuple[Mend, ...]:
+    """What has the clients log in with other secrets."""
+    login = urls.with_secrets(url, secret, write_secret)
+    filled = (
+        # Nobody else may read one that is new.
+        Mend(Where.SHELL, f"(umask 077; printf %s '{text}' >{shlex.quote(file)})")
+        for file, text in login.files.items()
     )
+    changed = (Mend(Where.URL, login.url),) if login.url != urls.hidden(url) else ()
+    return (*filled, *changed)
 
 
 def _set(name: str, what: str, *lines: str) -> Finding:

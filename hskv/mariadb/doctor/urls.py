@@ -1,14 +1,15 @@
 """A URL with some of it changed, and its secrets left out."""
 
 import re
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 from urllib.parse import quote, unquote
 
 from ...transport.address import Address
 
 HIDDEN: Final = "***"
 _SECRET_OPTION: Final = re.compile(r"(?<=[?&]write_secret=)[^&]*")
-_SECRET_FILE: Final = re.compile(r"(?<=[?&])(write_)?secret_file=([^&]*)(?:&|$)")
+_SECRET_FILE: Final = re.compile(r"(?<=[?&])(write_)?secret_file=([^&]*)")
 _SQL_PASSWORD: Final = re.compile(r"(?<=[?&]sql=)([^:/?&]+://[^:@&]*):[^@&]*@")
 # Encoded as a whole; and with a user alone there is nothing to hide.
 _ENCODED_SQL: Final = re.compile(r"(?<=[?&]sql=)[^&]*%3[aA][^&]*")
@@ -33,18 +34,42 @@ def with_options(url: str, **options: str) -> str:
     return f"{main}?{'&'.join(parts)}" if parts else main
 
 
-def with_secrets(url: str, secret: str, write_secret: str) -> str:
-    """A hidden URL with other secrets to log in with."""
-    changed = with_options(url, write_secret=write_secret)
-    scheme, _, rest = _SECRET_FILE.sub("", changed).partition("://")
+class Login(NamedTuple):
+    """A URL to log in with, and what is to be in the files that it names for its secrets."""
+
+    url: str
+    files: Mapping[str, str]
+
+
+def with_secrets(url: str, secret: str, write_secret: str) -> Login:
+    """Other secrets to log in with: in the URL, or in files where it names one."""
+    read, write = _secret_files(url)
+    files, options = {}, {}
+    if read:
+        files[read] = secret
+    if write:
+        files[write] = write_secret
+    elif read and not _SECRET_OPTION.search(url):
+        options["write_secret_file"] = quote(f"{read}-write", safe="/")
+        files[f"{read}-write"] = write_secret
+    else:
+        options["write_secret"] = write_secret
+    scheme, _, rest = with_options(url, **options).partition("://")
     netloc, slash, path = rest.partition("/")
-    return f"{scheme}://:{secret}@{netloc.rpartition('@')[2]}{slash}{path}"
+    login = "" if read else f":{secret}@"
+    return Login(f"{scheme}://{login}{netloc.rpartition('@')[2]}{slash}{path}", files)
 
 
 def secret_file(url: str, side: str) -> str:
     """The file that a URL names for the secret of the read or the write port; else empty."""
-    files = {bool(found[1]): unquote(found[2]) for found in _SECRET_FILE.finditer(url)}
-    return files.get(side == "write") or files.get(False, "")
+    read, write = _secret_files(url)
+    return (write if side == "write" else "") or read
+
+
+def _secret_files(url: str) -> tuple[str, str]:
+    """The files that a URL names for the secrets to read and to write with; empty for none."""
+    files = {found[1]: unquote(found[2]) for found in _SECRET_FILE.finditer(url)}
+    return files.get(None, ""), files.get("write_", "")
 
 
 def with_ports(url: str, read: Address, write: Address | None) -> str:
