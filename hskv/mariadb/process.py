@@ -9,6 +9,7 @@ import fcntl
 import getpass
 import os
 import pwd
+import select
 import shutil
 import signal
 import stat
@@ -77,12 +78,30 @@ class Keeper:
         finally:
             self._started.set()
         pid = self._process.pid
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        _wait_for_end(pid)
         # What it runs itself, as to copy its data to another, ends with it: they are its group,
         # whose number nobody else gets before it is waited for.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
         self._process.wait()
+
+
+def _wait_for_end(pid: int) -> None:
+    """Wait until a process has ended, and leave its number to it.
+
+    By poll where that can be: a program that gevent has patched goes on meanwhile.
+    """
+    try:
+        process = os.pidfd_open(pid)
+    except OSError:  # an old kernel, or a container that forbids it
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return
+    try:
+        ends = select.poll()
+        ends.register(process, select.POLLIN)
+        ends.poll()
+    finally:
+        os.close(process)
 
 
 def run(command: list[str], timeout: float) -> str | None:

@@ -18,6 +18,22 @@ PROGRAM = Path(__file__).parent / "programs" / "greenlets.py"
 # A program that forks has the threads that gevent resolves names with.
 WARNINGS = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
 
+WITH_A_SERVER_OF_ITS_OWN = """
+from gevent import monkey
+
+monkey.patch_all()
+
+import hskv
+from hskv.mariadb import PrivateServer
+
+with PrivateServer() as server, hskv.connect(server.url) as store:
+    store["key"] = "value"
+    server.kill()
+    server.start()
+    print(store["key"])
+print(server.pid)
+"""
+
 Play = Callable[[str], dict[str, Any]]
 
 
@@ -132,3 +148,11 @@ def test_a_fork_in_mid_login_gives_the_greenlets_of_both_processes_their_answers
     play: Play,
 ) -> None:
     check_both_sides_of_a_fork(play("fork_in_mid_login"))
+
+
+def test_a_patched_program_has_a_server_of_its_own(hskv_server: PrivateServer) -> None:
+    command = [sys.executable, *WARNINGS, "-c", WITH_A_SERVER_OF_ITS_OWN]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout == "value\nNone\n"

@@ -1,5 +1,6 @@
 """PrivateServer: starts, restarts, keeps data, dies with its owner, and says what is wrong."""
 
+import errno
 import os
 import signal
 import socket
@@ -72,6 +73,23 @@ def test_a_store_works_at_once_and_data_survives_stop_and_kill(tcp: bool) -> Non
             server.stop()
             assert not child_can_start(server)
     assert not directory.exists()
+
+
+def test_it_is_waited_for_where_pidfd_open_is_not_to_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(pid: int) -> int:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with PrivateServer() as server:
+        for end in (server.kill, server.stop):
+            pid = server.pid
+            end()
+            assert pid
+            assert not alive(pid)
+            assert server.pid is None
+            server.start()
 
 
 def test_sql_sees_the_table(hskv_server: PrivateServer) -> None:
