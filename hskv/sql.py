@@ -156,7 +156,7 @@ class SqlClient:
     ) -> tuple[list[Answer], HandlerSocketError | None]:
         channel = self._acquire()
         try:
-            sent = _fitting(statements, channel.state.max_packet)
+            sent = _fitting(statements, channel.max_packet)
         except ValueTooLargeError:
             self.side.release(channel)
             raise

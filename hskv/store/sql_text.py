@@ -63,7 +63,7 @@ class SqlText:
         self._number_keys = number_keys
         # A literal of bytes would be compared without the index of a column of text.
         self._exact = number_keys or table.byte_exact
-        self._key_prefix = b"" if self._exact else b"_utf8mb4 "
+        self._key_form = b"x'%b'" if self._exact else b"_utf8mb4 x'%b'"
         self._columns = tuple(self._names)
         self._whole = table.whole and not number_keys
         self._insert = b"INSERT INTO %b (%b) VALUES " % (self._table, self._list(self._columns))
@@ -258,7 +258,8 @@ class SqlText:
         return self._key_literal(cell) if column == "key" else literal(cell)
 
     def _key_literal(self, key: bytes) -> bytes:
-        return b"%d" % int(key) if self._number_keys else self._key_prefix + literal(key)
+        # In hexadecimal, whatever its length: `_utf8mb4` may stand before that.
+        return b"%d" % int(key) if self._number_keys else self._key_form % hexlify(key)
 
     def _keys(self, keys: Sequence[bytes]) -> bytes:
         if len(keys) == 1:

@@ -33,23 +33,25 @@ if TYPE_CHECKING:
 
 # Strict, so that nothing is cut in silence; without modes that change what a statement means
 # (NO_BACKSLASH_ESCAPES, ANSI_QUOTES, SIMULTANEOUS_ASSIGNMENT). The server ends no connection that
-# a pool still keeps: a write that is on its way then would be lost.
+# a pool still keeps: a write that is on its way then would be lost. No DEFAULT, which is what the
+# server has set for all.
 _SESSION: Final = (
     b"SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', autocommit = 1,"
-    b" character_set_results = NULL, sql_select_limit = DEFAULT, sql_safe_updates = 0,"
-    b" innodb_lock_wait_timeout = %d, lock_wait_timeout = %d,"
-    b" wait_timeout = GREATEST(@@wait_timeout, 60)"
+    b" character_set_results = NULL, sql_select_limit = 18446744073709551615,"
+    b" sql_safe_updates = 0, innodb_lock_wait_timeout = %d, lock_wait_timeout = %d,"
+    b" wait_timeout = GREATEST(@@wait_timeout, 60);"
+    # It stays as it is now in this session, whatever is set for later ones.
+    b" SHOW SESSION VARIABLES LIKE 'max_allowed_packet'"
 )
 # SHOW, which a Galera node without a majority answers too.
 _VARIABLES: Final = (
     b"SHOW GLOBAL VARIABLES WHERE Variable_name IN"
-    b" ('read_only', 'wsrep_on', 'log_bin', 'autocommit', 'max_allowed_packet')"
+    b" ('read_only', 'wsrep_on', 'log_bin', 'autocommit')"
 )
 _READY: Final = b"SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_ready', 'wsrep_cluster_status')"
 _LOST_WHILE_SENDING: Final = 2006
 _LOST: Final = 2013
 _GOODBYE_SECONDS: Final = 0.5
-_DEFAULT_MAX_PACKET: Final = 1 << 24
 
 Rows = Sequence[tuple[bytes | None, ...]]
 
@@ -70,7 +72,6 @@ class State(NamedTuple):
     log_bin: bool
     wsrep_on: bool
     autocommit: bool
-    max_packet: int
 
 
 class SqlChannel:
@@ -99,7 +100,9 @@ class SqlChannel:
             self._log_in(login)
             # Half of the time, so that what waits for a lock ends before its deadline.
             patience = max(int(timeout / 2), 1)
-            self._ask(_SESSION % (patience, patience), deadline)
+            ((_, size),) = self._ask(_SESSION % (patience, patience), deadline, 2)
+            self.max_packet = int(size)
+            """How many bytes the server takes in one packet of this connection."""
             self.look(deadline)
         except BaseException:
             self._sock.close()
@@ -143,7 +146,6 @@ class SqlChannel:
             log_bin=on.get(b"log_bin", False),
             wsrep_on=on.get(b"wsrep_on", False),
             autocommit=on.get(b"autocommit", True),
-            max_packet=int(found.get(b"max_allowed_packet") or _DEFAULT_MAX_PACKET),
         )
         return self.state
 
@@ -191,11 +193,12 @@ class SqlChannel:
         """Those of the last result of the last `run`."""
         return [column[0] for column in self._cursor.description or ()]
 
-    def _ask(self, statement: bytes, deadline: float) -> Any:
-        results, refused = self.run(statement, 1, deadline)
+    def _ask(self, statements: bytes, deadline: float, count: int = 1) -> Any:
+        """The rows of the last of so many."""
+        results, refused = self.run(statements, count, deadline)
         if refused is not None:
             raise refused
-        return results[0].rows
+        return results[-1].rows
 
     def _refusal(self, error: Exception) -> HandlerSocketError:
         refused = refusal(error.args[0], str(error.args[-1]), self.address)

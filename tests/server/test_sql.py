@@ -155,6 +155,33 @@ def shown(error: BaseException | None) -> str:
 
 
 class TestTables:
+    def test_a_text_key_of_any_length_is_the_same_by_sql_as_by_handlersocket(
+        self, hskv_server: PrivateServer, run_sql: Sql
+    ) -> None:
+        run_sql("DROP TABLE IF EXISTS long_texts")
+        run_sql(
+            "CREATE TABLE long_texts (k VARCHAR(700) COLLATE utf8mb4_nopad_bin PRIMARY KEY, "
+            "v LONGBLOB NOT NULL) ENGINE=InnoDB"
+        )
+        lacks: dict[str, Any] = dict.fromkeys(("number", "kind", "version", "expires"))
+        table = Table("long_texts", **lacks, key_bytes=2800, byte_exact=False)
+        keys = [
+            one * count for one in ("\u20ac", "\\'") for count in (300, 341, 342, 700 // len(one))
+        ]
+        by_handlersocket = KeyValueStore(hskv_server.url, table, value_type=bytes)
+        by_itself = KeyValueStore(by_sql(path_of(hskv_server)), table, value_type=bytes)
+        with by_handlersocket as one, by_itself as other:
+            for key in keys:
+                one[key] = b"1"
+                assert other[key] == b"1"
+                other[key] = b"2"
+                assert one[key] == b"2"
+            assert other.get_many(keys) == one.get_many(keys)
+            assert list(other) == list(one)
+            assert other.delete_many(keys) == len(keys)
+            other[keys[0]] = b"3"
+            assert one.pop(keys[0]) == b"3"
+
     def test_a_batch_hits_no_other_row_by_another_unique_index(
         self, hskv_server: PrivateServer, run_sql: Sql
     ) -> None:

@@ -69,6 +69,36 @@ def test_a_server_with_little_patience_keeps_it_as_long_as_a_pool(
     assert list(asked.rows) == [(b"60",)]
 
 
+def test_a_session_heeds_no_limits_that_the_server_has_for_all(
+    address: Address, run_sql: Callable[..., Any]
+) -> None:
+    run_sql("SET GLOBAL sql_select_limit = 1, GLOBAL sql_safe_updates = 1")
+    try:
+        with closing(opened(address)) as channel:
+            numbers = b"SELECT 1 UNION SELECT 2; SELECT @@sql_safe_updates"
+            (both, safe), _ = channel.run(numbers, 2, soon())
+    finally:
+        run_sql("SET GLOBAL sql_select_limit = DEFAULT, GLOBAL sql_safe_updates = DEFAULT")
+    assert list(both.rows) == [(b"1",), (b"2",)]
+    assert list(safe.rows) == [(b"0",)]
+
+
+def test_a_session_keeps_the_max_allowed_packet_that_it_began_with(
+    address: Address, run_sql: Callable[..., Any]
+) -> None:
+    ((before,),) = run_sql("SELECT @@global.max_allowed_packet")
+    try:
+        with closing(opened(address)) as channel:
+            run_sql(f"SET GLOBAL max_allowed_packet = {2 * before}")
+            channel.look(soon())
+            (asked,), _ = channel.run(b"SELECT @@max_allowed_packet", 1, soon())
+            assert asked.rows == ((b"%d" % channel.max_packet,),)
+            with closing(opened(address)) as another:
+                assert another.max_packet == 2 * before
+    finally:
+        run_sql(f"SET GLOBAL max_allowed_packet = {before}")
+
+
 def test_an_error_comes_with_what_was_done_before_it(channel: SqlChannel) -> None:
     results, refused = channel.run(b"SELECT 1; " + SIGNAL % 1062 + b"; SELECT 2", 3, soon())
     assert [list(result.rows) for result in results] == [[(b"1",)]]

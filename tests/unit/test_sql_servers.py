@@ -53,7 +53,7 @@ class FakeConnection:
             raise OperationalError(f"{self.server.name} said 1227", code=1227)
         self.server.looks += 1
         self.looked = float("inf")
-        self.state = State(self.server.read_only, self.server.ready, False, False, True, 1 << 24)
+        self.state = State(self.server.read_only, self.server.ready, False, False, True)
         return self.state
 
     def close(self) -> None:
