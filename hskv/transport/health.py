@@ -3,14 +3,15 @@
 Locks: `Health._news`, a condition, guards the verdicts; never held while a server is asked.
 
 The threads begin with the first request, are daemons, and end with the client, or when nobody has
-sent a request for a minute. A forked child has none, knows nothing, and begins anew. Under gevent
-they are greenlets.
+sent a request for a minute; what a server said is trusted no longer than it is asked. A forked
+child has none, knows nothing, and begins anew. Under gevent they are greenlets.
 """
 
 import logging
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -32,18 +33,21 @@ _TRUSTED_SECONDS: Final = 10.0
 _UNUSED_SECONDS: Final = 60.0
 _CONNECTION_LIFETIME_SECONDS: Final = 3600.0
 _NOT_ASKED: Final = Checkup("it has not answered by SQL yet")
+# Which servers are well, by their places, and until when that is trusted.
+_NOTHING: Final[tuple[tuple[int, ...], float]] = ((), float("-inf"))
 
 
 class _Patient:
-    """A server, how it is asked, and what it last said."""
+    """A server, who asks it now, and what it last said."""
 
-    def __init__(self, name: str, examiner: Callable[[], Examiner]) -> None:
+    def __init__(self, name: str, new_examiner: Callable[[], Examiner]) -> None:
         self.name = name
-        self.examiner = examiner
+        self.new_examiner = new_examiner
         self.forget()
 
     def forget(self) -> None:
-        self.watched = False
+        # Of the thread that asks it, and of no other.
+        self.examiner: Examiner | None = None
         self.checkup = _NOT_ASKED
         self.trusted_until = float("-inf")
 
@@ -51,7 +55,7 @@ class _Patient:
 class Health:
     """Knows which servers may be read from, without asking any when a request is sent.
 
-    `servers` are their names, each with what makes an `Examiner` of it. A request waits for up
+    `servers` are their names, each with what makes a new `Examiner` of it. A request waits for up
     to `timeout` seconds until at least one is known to be well: the first one of a process does.
     """
 
@@ -65,7 +69,7 @@ class Health:
         renew_after_fork(self)
 
     def __repr__(self) -> str:
-        return f"<Health, {len(self._well)} of {len(self._patients)} servers well>"
+        return f"<Health, {len(self._known[0])} of {len(self._patients)} servers well>"
 
     def well(self, now: float) -> tuple[int, ...]:
         """The places of the servers that may be read from, at a time of `monotonic`.
@@ -73,8 +77,9 @@ class Health:
         Raises ConnectionError, with the troubles of all, where there is none.
         """
         self._used = now
-        if now < self._trusted_until:
-            return self._well
+        places, until = self._known
+        if now < until:
+            return places
         return self._first_known(now)
 
     def primaries(self, now: float) -> tuple[int, ...]:
@@ -85,17 +90,17 @@ class Health:
         """Why each of the others is not read from, by name; as far as it is known."""
         now = monotonic()
         with self._news:
-            self._decide(now)
+            well = self._decide(now)
             return {
                 one.name: one.checkup.trouble or "it has not answered by SQL any more"
                 for number, one in enumerate(self._patients)
-                if number not in self._well
+                if number not in well
             }
 
     def close(self) -> None:
         """Ask no more. Idempotent."""
         self._closed.set()
-        self._trusted_until = float("-inf")
+        self._known = _NOTHING
 
     def after_fork(self) -> None:
         """In a child: the threads are the parent's, and so is what they learned."""
@@ -104,8 +109,8 @@ class Health:
         was, self._closed = self._closed, threading.Event()
         if was.is_set():
             self._closed.set()
-        self._well: tuple[int, ...] = ()
-        self._trusted_until = float("-inf")
+        # One attribute, since requests read it without the lock.
+        self._known = _NOTHING
         self._used = monotonic()
         for patient in self._patients:
             patient.forget()
@@ -117,83 +122,100 @@ class Health:
         deadline = now + self._timeout
         self._watch()
         with self._news:
-            self._decide(now)
-            while not self._well and any(one.trusted_until <= now for one in self._patients):
+            well = self._decide(now)
+            while not well and any(one.trusted_until <= now for one in self._patients):
                 if not self._news.wait(deadline - monotonic()):
                     break
-            if self._well:
-                return self._well
+                well = self._known[0]
+            if well:
+                return well
         troubles = "; ".join(f"{name}: {trouble}" for name, trouble in self.troubles().items())
         raise ConnectionError(f"no server may be read from; by SQL, {troubles}")
 
-    def _decide(self, now: float) -> None:
-        """Go by what is known now; the lock is held."""
+    def _decide(self, now: float) -> tuple[int, ...]:
+        """Go by what is known now: the places of those that are well; the lock is held."""
         well = [
             (number, one)
             for number, one in enumerate(self._patients)
             if one.checkup.trouble is None and now < one.trusted_until
         ]
         places = tuple(number for number, _ in well)
-        if places != self._well:
-            self._well = places
-        self._trusted_until = min((one.trusted_until for _, one in well), default=float("-inf"))
+        if places == self._known[0]:
+            # The same object, by which it is seen that nothing has changed.
+            places = self._known[0]
+        self._known = places, min((one.trusted_until for _, one in well), default=float("-inf"))
+        return places
 
     def _watch(self) -> None:
-        """Begin to ask the servers that are not asked."""
-        for patient in self._patients:
-            with self._news:
-                if patient.watched:
+        """Begin to ask the servers that are not asked. Raises RuntimeError for want of threads."""
+        with self._news:
+            for patient in self._patients:
+                if patient.examiner is not None:
                     continue
-                patient.watched, news = True, self._news
-            try:
-                self._thread(patient, news).start()
-            except BaseException:
-                # Of whoever has too many threads: the next request tries again.
-                patient.watched = False
-                raise
+                patient.examiner = examiner = patient.new_examiner()
+                try:
+                    self._thread(patient, examiner).start()
+                except BaseException:
+                    self._end(patient, examiner)
+                    raise
 
-    def _thread(self, patient: _Patient, news: threading.Condition) -> threading.Thread:
+    def _thread(self, patient: _Patient, examiner: Examiner) -> threading.Thread:
         return threading.Thread(
             target=_ask_until_unused,
-            args=(weakref.ref(self), news, patient, patient.examiner(), self._closed),
+            args=(weakref.ref(self), patient, examiner, self._closed),
             name=f"hskv health of {patient.name}",
             daemon=True,
         )
 
-    def _ask(self, news: threading.Condition, patient: _Patient, examine: Examiner) -> bool:
+    def _ask(self, patient: _Patient, examiner: Examiner) -> bool:
         """Ask a server once, and tell; False when nobody wants to know any more."""
-        checkup = examine()
+        with self._news:
+            if self._closed.is_set() or monotonic() >= self._used + _UNUSED_SECONDS:
+                # Together with the look, so that the next request finds that nobody asks it.
+                self._end(patient, examiner)
+            if patient.examiner is not examiner:
+                return False
+        # Those who cannot begin now may when this comes round again.
+        with suppress(RuntimeError):
+            self._watch()
+        checkup = examiner()
         now = monotonic()
-        # A greenlet lives on in a forked child, which has begun anew.
-        if news is not self._news:
-            return False
-        with news:
+        with self._news:
+            # A greenlet lives on in a forked child, which has begun anew.
+            if patient.examiner is not examiner:
+                return False
             before = patient.checkup.trouble
             patient.checkup, patient.trusted_until = checkup, now + _TRUSTED_SECONDS
             self._decide(now)
-            patient.watched = now < self._used + _UNUSED_SECONDS and not self._closed.is_set()
-            news.notify_all()
+            self._news.notify_all()
         if checkup.trouble != before:
             _tell(patient.name, before, checkup.trouble)
-        if patient.watched:
-            self._watch()
-        return patient.watched
+        return True
+
+    def _end(self, patient: _Patient, examiner: Examiner) -> None:
+        """A server is not asked any more, and so not trusted; idempotent."""
+        with self._news:
+            if patient.examiner is examiner:
+                patient.examiner, patient.trusted_until = None, float("-inf")
+                self._decide(monotonic())
 
 
 def _ask_until_unused(
     health: "weakref.ref[Health]",
-    news: threading.Condition,
     patient: _Patient,
     examiner: Examiner,
     closed: threading.Event,
 ) -> None:
     try:
-        while (still := health()) is not None and still._ask(news, patient, examiner):
-            seconds = _EVERY_SECONDS if still._well else _SOON_SECONDS
+        while (still := health()) is not None and still._ask(patient, examiner):
+            seconds = _EVERY_SECONDS if still._known[0] else _SOON_SECONDS
             # Not kept alive by this thread.
             del still
             closed.wait(seconds)
     finally:
+        # Whatever ended it.
+        if (still := health()) is not None:
+            still._end(patient, examiner)
         examiner.close()
 
 

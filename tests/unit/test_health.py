@@ -4,6 +4,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -36,15 +37,26 @@ class Body:
         self.answers = threading.Event()
         self.answers.set()
 
+    def examiner(self) -> "Examiner":
+        return Examiner(self)
+
+
+class Examiner:
+    """Asks a body."""
+
+    def __init__(self, body: Body) -> None:
+        self._body = body
+
     def __call__(self) -> Checkup:
-        if not self.answers.is_set():
-            self.hangs = True
-            self.answers.wait(10)
-        self.asked += 1
-        return self.says
+        body = self._body
+        if not body.answers.is_set():
+            body.hangs = True
+            body.answers.wait(10)
+        body.asked += 1
+        return body.says
 
     def close(self) -> None:
-        self.closed += 1
+        self._body.closed += 1
 
 
 def eventually(condition: Callable[[], object]) -> bool:
@@ -68,7 +80,7 @@ def bodies() -> list[Body]:
 
 
 def health_from(bodies: list[Body], timeout: float = 5.0) -> Health:
-    servers: list[Any] = [(f"server{n}", lambda b=body: b) for n, body in enumerate(bodies)]
+    servers: list[Any] = [(f"server{n}", body.examiner) for n, body in enumerate(bodies)]
     return Health(servers, timeout)
 
 
@@ -147,7 +159,7 @@ def test_where_none_is_well_the_error_names_the_trouble_of_each(
     with pytest.raises(HskvConnectionError, match="server2: SQL failed: refused"):
         well(health)
     bodies[2].says = WELL
-    assert eventually(lambda: health._well == (2,))
+    assert eventually(lambda: health._known[0] == (2,))
     assert well(health) == (2,)
 
 
@@ -227,35 +239,113 @@ def test_the_threads_end_when_it_is_gone(bodies: list[Body]) -> None:
 def test_the_threads_end_when_nobody_asks_and_begin_anew(
     health: Health, bodies: list[Body], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(health_module, "_UNUSED_SECONDS", 0.1)
-    monkeypatch.setattr(health_module, "_TRUSTED_SECONDS", 0.1)
-    well(health)
-    assert eventually(lambda: threads() == [])
-    time.sleep(0.11)
+    with monkeypatch.context() as patched:
+        patched.setattr(health_module, "_UNUSED_SECONDS", 0.1)
+        assert eventually(lambda: well(health) == (0, 1, 2))
+        assert eventually(lambda: threads() == [])
     bodies[0].says = ILL
-    assert 0 not in well(health)
+    assert 0 not in well(health), "what was said before they ended is not believed"
+    assert eventually(lambda: well(health) == (1, 2))
+    assert len(threads()) == 3
+
+
+def test_a_server_that_is_not_asked_any_more_is_not_trusted_while_others_are(
+    health: Health, bodies: list[Body]
+) -> None:
+    assert eventually(lambda: well(health) == (0, 1, 2))
+    bodies[1].answers.clear()
+    ended = health._patients[1]
+    assert ended.examiner
+    health._end(ended, ended.examiner)
+    assert well(health) == (0, 2)
+    bodies[1].answers.set()
+    assert eventually(lambda: well(health) == (0, 1, 2))
     assert eventually(lambda: len(threads()) == 3)
 
 
-def test_one_that_ended_while_others_go_on_begins_anew(health: Health, bodies: list[Body]) -> None:
-    assert eventually(lambda: well(health) == (0, 1, 2))
-    with health._news:
-        health._patients[1].watched = False
-    assert eventually(lambda: health._patients[1].watched)
+def test_a_request_never_sees_that_none_is_well(
+    bodies: list[Body], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks without the lock while a thread writes down what it learned."""
+    health = health_from(bodies)
+    monkeypatch.setattr(health, "_first_known", lambda now: (-1,))
+    seen: set[tuple[int, ...]] = set()
+
+    def look(frame: Any, event: str, argument: Any) -> Any:
+        if frame.f_code is Health._decide.__code__:
+            seen.add(well(health))
+            return look
+        return None
+
+    before = sys.gettrace()
+    for says in (WELL, ILL, WELL):
+        for patient in health._patients:
+            patient.checkup, patient.trusted_until = says, time.monotonic() + 60
+        sys.settrace(look)
+        try:
+            health._decide(time.monotonic())
+        finally:
+            sys.settrace(before)
+    assert seen == {(0, 1, 2), (-1,)}
+
+
+class Broken(logging.Handler):
+    """A handler that fails."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise OSError("no space left")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_whatever_ends_a_thread_the_next_request_begins_another() -> None:
+    body = Body()
+    health = health_from([body])
+    assert well(health) == (0,)
+    (first,) = threads()
+    logger, handler = logging.getLogger("hskv"), Broken()
+    logger.addHandler(handler)
+    try:
+        body.says = ILL
+        assert eventually(lambda: not first.is_alive())
+    finally:
+        logger.removeHandler(handler)
+    body.says = WELL
+    assert well(health) == (0,)
+    assert first not in threads()
+    health.close()
+    assert eventually(lambda: threads() == [])
+    assert body.closed == 2
 
 
 def test_who_has_too_many_threads_is_told_and_may_try_again(
     health: Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="new thread"):
             well(health)
     assert well(health)
     assert eventually(lambda: len(threads()) == 3)
+
+
+def test_a_thread_goes_on_though_no_other_can_be_started(
+    health: Health, bodies: list[Body], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert eventually(lambda: well(health) == (0, 1, 2))
+    ended = health._patients[1]
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        assert ended.examiner
+        health._end(ended, ended.examiner)
+        asked = [body.asked for body in bodies]
+        assert eventually(lambda: bodies[0].asked > asked[0] + 3)
+        assert eventually(lambda: bodies[2].asked > asked[2] + 3)
+        assert well(health) == (0, 2)
+    assert eventually(lambda: well(health) == (0, 1, 2))
+
+
+def refuse(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_a_child_begins_anew(health: Health, bodies: list[Body]) -> None:
@@ -265,7 +355,7 @@ def test_a_child_begins_anew(health: Health, bodies: list[Body]) -> None:
     if child == 0:
         try:
             bodies[0].says = ILL
-            before = (len(threads()), health._well)
+            before = (len(threads()), health._known[0])
             os.write(write, repr((before, well(health)[0] != 0)).encode())
         finally:
             os._exit(0)
@@ -342,7 +432,7 @@ class TestServers:
     ) -> None:
         assert eventually(lambda: self.asked(servers) == {0, 1, 2})
         bodies[2].says = ILL
-        assert eventually(lambda: health._well == (0, 1))
+        assert eventually(lambda: health._known[0] == (0, 1))
         assert self.asked(servers) == {0, 1}
         bodies[2].says = WELL
         assert eventually(lambda: self.asked(servers) == {0, 1, 2})
@@ -352,7 +442,7 @@ class TestServers:
     ) -> None:
         assert eventually(lambda: self.asked(servers) == {0, 1, 2})
         bodies[0].says = bodies[1].says = ILL
-        assert eventually(lambda: health._well == (2,))
+        assert eventually(lambda: health._known[0] == (2,))
         self.pools[2].drop_idle()
         self.fakes[2].down = True
         with pytest.raises(HskvConnectionError, match="refused"):
