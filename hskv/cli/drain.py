@@ -34,7 +34,7 @@ def drain(
     and ALTER, DROP, TRUNCATE and the like wait for that. This command cannot reach into other
     programs: they call client.drain() and, afterwards, client.resume(), or are stopped and
     started; --before and --after are shell commands that see to it. Needs SQL, by a user with
-    PROCESS; of several hosts the first runs the statement.
+    PROCESS; of several hosts the first that takes writes runs the statement.
     """
     logins = app.sql_logins()
     let_go, go_on = _shell(app, before), _shell(app, after)

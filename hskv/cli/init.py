@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import click
 
+from ..mariadb.writable import connect_writable
 from ..store.inspection import inspect_table
 from ..store.table import Table
 from .app import App
@@ -27,7 +28,8 @@ def init(app: App, database: str | None, name: str | None, settings: bool) -> No
 
     That is the statement that makes the table, and the lines of my.cnf that load HandlerSocket:
     where the URL says, on loopback without one, with fresh secrets each time. A table that is
-    there already is looked at, and left.
+    there already is looked at, and left. Of several hosts of SQL the first that takes writes
+    makes it: of a primary and its replicas the primary.
     """
     url = app.settings
     table_database = database or (url.database if url else None)
@@ -57,10 +59,8 @@ def _make(app: App, table: Table) -> None:
     """Make the table, and its database, where they are not there."""
     if table.database is None:
         raise click.UsageError("in which database? Give --database, or a URL that names it")
-    import pymysql
-
-    login = {**app.sql_login(), "database": None}
-    with closing(pymysql.connect(**login, autocommit=True)) as connection:
+    logins = ({**login, "database": None} for login in app.sql_logins())
+    with closing(connect_writable(logins)) as connection:
         made = _made(connection, table)
         inspect_table(connection, table.name, database=table.database)
     if app.json:

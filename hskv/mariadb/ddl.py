@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import Any, Final
 
+from ..store.schema import query
 from .cluster import ClusterError
+from .writable import is_galera, name, writable
 
 _POLL_SECONDS: Final = 0.05
 _CONNECTIONS: Final = re.compile(r"handlersocket: mode=.., (\d+) conns")
@@ -28,15 +30,16 @@ def change_table(
 ) -> None:
     """Run a statement such as ALTER TABLE while no client has the table open.
 
-    `servers` are keyword arguments for `pymysql.connect`: first of the server that is to run
-    it, the primary or any node of a Galera cluster, then of each other server that HandlerSocket
-    reads from. The user needs PROCESS and the right to change the table. `drain` makes every
+    `servers` are keyword arguments for `pymysql.connect`, of each server that HandlerSocket reads
+    from and of the one that is written to; the first of them that takes writes runs the
+    statement. The user needs PROCESS and the right to change the table. `drain` makes every
     process that uses hskv call `Client.drain`, and need not wait until they have; `resume` makes
     them call `Client.resume`, and is called whatever happens. Requests wait meanwhile, for at
     most their `pool_timeout`.
 
     Returns when every server has the change. Within `timeout` seconds, or raises ClusterError,
-    which says whether the statement was run; an error of the statement is PyMySQL's.
+    which says whether the statement was run; so where none takes writes. An error of the
+    statement is PyMySQL's.
     """
     import pymysql
 
@@ -52,10 +55,12 @@ def change_table(
             drain()
             for connection in connections:
                 _wait_until_unused(connection, deadline)
-            first, *others = connections
+            # Not before: another may have been promoted meanwhile.
+            first = writable(connections)
             _run(first, statement, deadline)
-            for other in others:
-                _wait_until_there(first, other, deadline)
+            for other in connections:
+                if other is not first:
+                    _wait_until_there(first, other, deadline)
         finally:
             resume()
 
@@ -64,7 +69,7 @@ def _wait_until_unused(connection: Any, deadline: float) -> None:
     while (count := handlersocket_connections(connection)) > 0:
         if time.monotonic() > deadline:
             raise ClusterError(
-                f"{count} HandlerSocket connections are still open on {_name(connection)}: "
+                f"{count} HandlerSocket connections are still open on {name(connection)}: "
                 "drain every process that uses it; nothing was changed"
             )
         time.sleep(_POLL_SECONDS)
@@ -72,53 +77,38 @@ def _wait_until_unused(connection: Any, deadline: float) -> None:
 
 def handlersocket_connections(connection: Any) -> int:
     """How many connections HandlerSocket has, by the list of processes; the user needs PROCESS."""
-    threads = _rows(connection, "SELECT state FROM information_schema.processlist")
+    threads = query(connection, "SELECT state FROM information_schema.processlist")
     found = (_CONNECTIONS.match(state or "") for (state,) in threads)
     return sum(int(match[1]) for match in found if match)
 
 
 def _run(connection: Any, statement: str, deadline: float) -> None:
     # Whoever connects now is waited for, but not for ever.
-    _rows(connection, f"SET SESSION lock_wait_timeout = {math.ceil(_left(deadline))}")
-    _rows(connection, statement)
+    query(connection, f"SET SESSION lock_wait_timeout = {math.ceil(_left(deadline))}")
+    query(connection, statement)
 
 
 def _wait_until_there(first: Any, other: Any, deadline: float) -> None:
     """Wait until another server has done what the first has."""
-    if _is_galera(other):
+    if is_galera(other):
         done = _committed(first)
         while not (there := _committed(other) >= done) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
     else:
-        ((position,),) = _rows(first, "SELECT @@gtid_binlog_pos")
-        ((late,),) = _rows(other, "SELECT MASTER_GTID_WAIT(%s, %s)", position, _left(deadline))
+        ((position,),) = query(first, "SELECT @@gtid_binlog_pos")
+        ((late,),) = query(other, "SELECT MASTER_GTID_WAIT(%s, %s)", position, _left(deadline))
         there = not late
     if not there:
         raise ClusterError(
-            f"the statement was run, but {_name(other)} has not done it yet: look at its SHOW "
+            f"the statement was run, but {name(other)} has not done it yet: look at its SHOW "
             "PROCESSLIST; where it waits for a metadata lock, drain the clients once more"
         )
 
 
-def _is_galera(connection: Any) -> bool:
-    rows = _rows(connection, "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'")
-    return bool(rows == (("wsrep_on", "ON"),))
-
-
 def _committed(connection: Any) -> int:
-    ((_, number),) = _rows(connection, "SHOW GLOBAL STATUS LIKE 'wsrep_last_committed'")
+    ((_, number),) = query(connection, "SHOW GLOBAL STATUS LIKE 'wsrep_last_committed'")
     return int(number)
 
 
 def _left(deadline: float) -> float:
     return max(0.0, deadline - time.monotonic())
-
-
-def _rows(connection: Any, statement: str, *arguments: object) -> Any:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, arguments or None)
-        return cursor.fetchall()
-
-
-def _name(connection: Any) -> str:
-    return connection.unix_socket or f"{connection.host}:{connection.port}"

@@ -256,6 +256,34 @@ class TestChangeTable:
         go_on()
         assert eventually(lambda: "late" in columns(late))
 
+    def test_the_statement_is_run_where_writes_go_whichever_is_named_first(
+        self, replication: PrivateReplication
+    ) -> None:
+        (replica,) = replication.replicas
+        # As root, who may write to the replica.
+        change_table(
+            "ALTER TABLE hskv.kv ADD COLUMN first INT",
+            [replica.sql, replication.primary.sql],
+            drain=nothing,
+            resume=nothing,
+        )
+        assert all("first" in columns(server) for server in replication.servers)
+        write(replication.primary, "after it")
+        assert arrives(replica, "after it")
+
+    def test_it_is_refused_where_none_takes_writes(self, replication: PrivateReplication) -> None:
+        (replica,) = replication.replicas
+        calls: list[str] = []
+        with pytest.raises(ClusterError, match=r"nothing was changed: .*sql.sock: it is read-only"):
+            change_table(
+                "ALTER TABLE hskv.kv ADD COLUMN stray INT",
+                [replica.sql],
+                drain=lambda: calls.append("drain"),
+                resume=lambda: calls.append("resume"),
+            )
+        assert calls == ["drain", "resume"]
+        assert all("stray" not in columns(server) for server in replication.servers)
+
     def test_one_server_alone_with_its_writers(self) -> None:
         with PrivateServer(tcp=True) as server, hskv.connect(server.url) as store:
             store["a"] = 1

@@ -93,6 +93,7 @@ ORDER = [
     "hskv.mariadb.cluster",
     "hskv.mariadb.replication",
     "hskv.mariadb.galera",
+    "hskv.mariadb.writable",
     "hskv.mariadb.ddl",
     "hskv.mariadb.doctor.catalogue",
     "hskv.mariadb.doctor.findings",
