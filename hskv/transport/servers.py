@@ -50,6 +50,11 @@ class _Member(Generic[ChannelT]):
         self.retry_time = monotonic() + pause
         return pause
 
+    def told_nothing(self) -> None:
+        """A probe ended before it was known how the server is: the next request is one."""
+        if self.probed:
+            self.retry_time, self.probed = monotonic(), False
+
 
 class Servers(Pools[ChannelT]):
     """Pools of several servers that hold the same data, used in turn.
@@ -82,14 +87,13 @@ class Servers(Pools[ChannelT]):
 
         Raises what the last of them raises when none can; ConnectionError where none is well.
         """
-        error: ConnectionError | OperationalError = ConnectionError("no server is configured")
+        error: BaseException = ConnectionError("no server is configured")
         for member in self._candidates():
             try:
                 channel = member.pool.acquire()
-            except PoolTimeoutError:
-                raise
-            except (ConnectionError, OperationalError) as failed:
-                self._set_aside(member, failed)
+            except BaseException as failed:
+                if not self._blamed(member, failed, ConnectionError, OperationalError):
+                    raise
                 error = failed
                 continue
             return channel
@@ -103,10 +107,8 @@ class Servers(Pools[ChannelT]):
                 raise ConnectionError("the server is set aside")
         try:
             return member.pool.acquire()
-        except PoolTimeoutError:
-            raise
-        except ConnectionError as error:
-            self._set_aside(member, error)
+        except BaseException as error:
+            self._blamed(member, error, ConnectionError)
             raise
 
     def release(self, channel: ChannelT) -> None:
@@ -121,8 +123,7 @@ class Servers(Pools[ChannelT]):
     def discard(self, channel: ChannelT, error: BaseException | None = None) -> None:
         """As `ChannelPool.discard`; a connection error sets its server aside."""
         member = self._member(channel)
-        if isinstance(error, ConnectionError):
-            self._set_aside(member, error)
+        self._blamed(member, error, ConnectionError)
         member.pool.discard(channel, error)
 
     def stats(self) -> dict[str, int]:
@@ -182,11 +183,20 @@ class Servers(Pools[ChannelT]):
             probed.retry_time, probed.probed = now + _LONGEST_PAUSE_SECONDS, True
         return probed
 
-    def _set_aside(self, member: _Member[ChannelT], error: Exception) -> None:
+    def _blamed(
+        self, member: _Member[ChannelT], error: BaseException | None, *faults: type[Exception]
+    ) -> bool:
+        """Set a server aside for an error that is a fault of it; else False."""
+        if isinstance(error, PoolTimeoutError) or not isinstance(error, faults):
+            if member.probed:
+                with self._lock:
+                    member.told_nothing()
+            return False
         with self._lock:
             pause = member.failed()
         if pause:
             _log.warning("a server is set aside for %.1f s: %s", pause, error)
+        return True
 
 
 class NoServers:

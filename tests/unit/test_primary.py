@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+import hskv
 from hskv import Client
 from hskv.exceptions import ConnectionError as HskvConnectionError
 from hskv.exceptions import PoolTimeoutError
@@ -108,6 +109,29 @@ def test_a_full_pool_is_no_failure_of_its_server(house: House) -> None:
     house.primary.acquire()
     with pytest.raises(PoolTimeoutError):
         house.primary.acquire()
+    assert house.servers.stats()["aside"] == 0
+
+
+@pytest.mark.parametrize("error", [PoolTimeoutError("full"), hskv.AuthenticationError("refused")])
+def test_one_that_is_tried_again_is_so_once_more_where_that_told_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    house.fakes[0].down = True
+    with pytest.raises(NotByHandlerSocketError):
+        house.primary.acquire()
+    later = time.monotonic() + 60
+    monkeypatch.setattr("hskv.transport.servers.monotonic", lambda: later)
+
+    def fail() -> Any:
+        raise error
+
+    for _ in range(2):
+        with monkeypatch.context() as patched:
+            patched.setattr(house.pools[0], "acquire", fail)
+            with pytest.raises(type(error)):
+                house.primary.acquire()
+    house.fakes[0].down = False
+    assert house.read() == 0
     assert house.servers.stats()["aside"] == 0
 
 

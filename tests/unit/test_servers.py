@@ -80,6 +80,29 @@ def test_it_is_tried_by_one_request_when_its_pause_is_over(cluster: Cluster) -> 
     assert cluster.asked(30) == {0: 10, 1: 10, 2: 10}
 
 
+@pytest.mark.parametrize("error", [PoolTimeoutError("full"), KeyboardInterrupt()])
+def test_a_probe_that_told_nothing_is_followed_by_another(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    cluster.fakes[1].down = True
+    cluster.asked(6)
+    cluster.fakes[1].down = False
+    cluster.now += 0.6
+
+    def fail() -> Any:
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cluster.pools[1], "acquire", fail)
+        with pytest.raises(type(error)):
+            cluster.servers.acquire()
+    probe: Any = cluster.servers.acquire()
+    assert probe.holder is cluster.pools[1]
+    cluster.servers.discard(probe, KeyboardInterrupt())
+    assert cluster.ask() == 1
+    assert cluster.asked(30) == {0: 10, 1: 10, 2: 10}
+
+
 def test_its_pause_doubles_each_time_up_to_30_seconds(cluster: Cluster) -> None:
     cluster.fakes[1].down = True
     pauses = []
