@@ -33,6 +33,7 @@ from ..wire.codec import decode_rows
 from ..wire.replies import Reply, ReplyReader
 from .address import Address, Secret, SecretBytes
 from .dial import dial
+from .interrupt import raise_interrupt
 
 MAX_INDEXES: Final = 256
 """A channel that has opened more than this is closed: the server keeps memory for each."""
@@ -176,7 +177,8 @@ class Channel:
                 return self._send_rest(packet, count, 1, deadline)[0]
             try:
                 data = self._sock.recv(_RECV_BYTES)
-            except BlockingIOError:
+            except BlockingIOError as error:
+                self._wait(error, select.POLLIN, deadline)
                 data = self._recv(deadline)
             # Nearly every reply comes whole and alone; only the others need the reader.
             return decode_rows(data) or self._receive(1, deadline, data)[0]
@@ -302,53 +304,61 @@ class Channel:
             self._check(deadline)
             try:
                 return self._sock.send(data)
-            except BlockingIOError:
-                self._wait(select.POLLOUT, deadline)
+            except BlockingIOError as error:
+                self._wait(error, select.POLLOUT, deadline)
 
     def _recv(self, deadline: float) -> bytes:
         while True:
             self._check(deadline)
             try:
                 return self._sock.recv(_RECV_BYTES)
-            except BlockingIOError:
-                self._wait(select.POLLIN, deadline)
+            except BlockingIOError as error:
+                self._wait(error, select.POLLIN, deadline)
 
     def _recv_into(self, room: memoryview, deadline: float) -> int:
         while True:
             self._check(deadline)
             try:
                 return self._sock.recv_into(room)
-            except BlockingIOError:
-                self._wait(select.POLLIN, deadline)
+            except BlockingIOError as error:
+                self._wait(error, select.POLLIN, deadline)
 
     def _check(self, deadline: float) -> None:
         left = deadline - monotonic()
         if left <= 0:
-            raise TimeoutError
+            raise NoTimeLeftError
         if self._cooperative:
             # The kernel must not block the thread of all greenlets.
             self._sock.settimeout(left)
 
-    def _wait(self, event: int, deadline: float) -> None:
+    def _wait(self, blocked: BlockingIOError, event: int, deadline: float) -> None:
+        raise_interrupt(blocked)
         poll = select.poll()
         poll.register(self._sock, event)
         # What is left may be less than nothing: that would mean for ever.
         if not poll.poll(max(math.ceil((deadline - monotonic()) * 1000), 0)):
-            raise TimeoutError
+            raise NoTimeLeftError
 
     def _break(self, error: BaseException, sent: bool) -> None:
         """Close the channel; raises hskv's exception for one of the socket."""
         self.close()
-        if isinstance(error, HandlerSocketError):
+        raise_interrupt(error)
+        if isinstance(error, HandlerSocketError) or not isinstance(error, OSError):
             return
+        # An error of the kernel's has a number, and is of a call that did nothing. Any other may
+        # have come between a call that sent and the note of it.
+        sent = sent or not (error.errno or isinstance(error, NoTimeLeftError))
         if isinstance(error, TimeoutError) and sent:
             raise RequestTimeoutError(
                 f"{self.address} did not answer in time; if it is only slow, raise timeout"
             ) from error
-        if isinstance(error, OSError):
-            kind = IndexedConnectionError if sent else RecoverableConnectionError
-            what = error.strerror or str(error) or "no time was left to send the request"
-            raise kind(f"the connection to {self.address} broke: {what}") from error
+        kind = IndexedConnectionError if sent else RecoverableConnectionError
+        what = error.strerror or str(error) or "no time was left to send the request"
+        raise kind(f"the connection to {self.address} broke: {what}") from error
+
+
+class NoTimeLeftError(TimeoutError):
+    """The deadline passed while the socket did nothing."""
 
 
 def masked(data: bytes) -> bytes:

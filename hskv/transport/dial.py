@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 from ..exceptions import ConnectionError
 from .endpoint import Address
 from .fork import close_after_fork
+from .interrupt import raise_interrupt
 
 SocketT = TypeVar("SocketT", bound=socket.socket)
 
@@ -22,11 +23,12 @@ def dial(
     """A connected socket made by `make` (of family and type), its time limited by `limit`.
 
     A host is looked up in `family`, any unless given. Raises ConnectionError, whose message ends
-    with `question`: what to look for.
+    with `question`: what to look for. What a signal handler raises is raised as it is.
     """
     try:
         return _dialled(address, family, lambda found, place: _connect(make, limit, found, place))
     except (OSError, UnicodeError) as error:
+        raise_interrupt(error)
         # A host name that cannot be encoded is a UnicodeError.
         why = getattr(error, "strerror", None) or error
         raise ConnectionError(f"cannot connect to {address}: {why}; {question}") from error
@@ -42,6 +44,7 @@ def _dialled(address: Address, family: int, connect: Callable[[int, Any], Socket
         try:
             sock = connect(found, place)
         except OSError as failed:
+            raise_interrupt(failed)
             error = failed
             continue
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -21,9 +21,10 @@ from ..exceptions import (
     RequestTimeoutError,
 )
 from .endpoint import Address
+from .interrupt import raise_interrupt
 from .sql_address import SqlLogin
 from .sql_errors import refusal
-from .sql_socket import open_sql_socket
+from .sql_socket import OutOfTimeError, open_sql_socket
 from .tls import tls_trouble
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class SqlChannel:
             return results, self._refusal(error)
         except Exception as error:
             self._sock.close()
+            raise_interrupt(error)
             raise ProtocolError(
                 f"{self.address} answered with what is no reply of MySQL: {error!r}"
             ) from error
@@ -210,16 +212,20 @@ class SqlChannel:
         """What to raise where the connection broke; it is closed already."""
         self._sock.close()
         number = error.args[0] if error.args else None
-        if number == _LOST_WHILE_SENDING:
+        cause = _caught(error)
+        raise_interrupt(cause)
+        # An error without a number may have come between a call that sent and its end.
+        counted = getattr(cause, "errno", None) or isinstance(cause, OutOfTimeError)
+        if number == _LOST_WHILE_SENDING and counted:
             # A server carries out nothing of what did not reach it whole.
             return RecoverableConnectionError(
                 f"the connection to {self.address} broke before the statement was sent"
             )
-        if isinstance(error.__context__, TimeoutError):
+        if isinstance(cause, TimeoutError):
             return RequestTimeoutError(
                 f"{self.address} did not answer in time; if it is only slow, raise timeout"
             )
-        if number == _LOST:
+        if number in (_LOST, _LOST_WHILE_SENDING):
             return IndexedConnectionError(f"{self.address} closed the connection")
         return ProtocolError(f"{self.address} answered with what is no reply of MySQL: {error}")
 
@@ -244,6 +250,8 @@ class SqlChannel:
         try:
             self._connection.connect(self._sock)
         except Exception as error:  # noqa: BLE001 what is no greeting raises anything
+            raise_interrupt(error)
+            raise_interrupt(_caught(error))
             number, text = (*error.args, None, None)[:2]
             if isinstance(number, int):
                 refused = refusal(number, str(text), self.address)
@@ -253,6 +261,17 @@ class SqlChannel:
                 return ConnectionError(trouble)
             return ConnectionError(f"{self.address} did not finish the login: {error}")
         return None
+
+
+def _caught(error: Exception) -> BaseException | None:
+    """What PyMySQL caught, and raised its own error in place of."""
+    caught, trace = error.__context__, error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    # The caller may be about to handle another one, which is the context then.
+    if caught is None or caught.__traceback__ is None or trace is None:
+        return None
+    return caught if caught.__traceback__.tb_frame is trace.tb_frame else None
 
 
 def _connection(

@@ -11,6 +11,13 @@ from .dial import dial
 from .endpoint import Address
 
 
+class OutOfTimeError(TimeoutError):
+    """The deadline came: of a send, before all was sent."""
+
+    def __init__(self) -> None:
+        super().__init__("timed out")
+
+
 class DeadlineSocket(socket.socket):
     """A socket whose reads and writes raise TimeoutError from `deadline` on, by `monotonic`.
 
@@ -49,13 +56,18 @@ class DeadlineSocket(socket.socket):
     def sendall(self, *arguments: Any) -> None:
         """As of any socket, until the deadline."""
         self.limit()
-        super().sendall(*arguments)
+        try:
+            super().sendall(*arguments)
+        except TimeoutError as error:
+            if error.errno is None and monotonic() >= self.deadline:
+                raise OutOfTimeError from error
+            raise
 
     def limit(self) -> None:
         """Give the next call what is left of the time. Raises TimeoutError when none is."""
         left = self.deadline - monotonic()
         if left <= 0:
-            raise TimeoutError("timed out")
+            raise OutOfTimeError
         super().settimeout(left)
 
 

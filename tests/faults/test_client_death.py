@@ -6,14 +6,17 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -275,6 +278,44 @@ with hskv.connect(url, pool_size=4, pool_timeout=1) as store:
 """
 
 
+ALARMED = """
+import json, random, signal, sys, time, hskv
+
+url, times = sys.argv[1], int(sys.argv[2])
+kind = {"TimeoutError": TimeoutError, "LookupError": LookupError}[sys.argv[3]]
+armed, caught, before, wrong = False, 0, 0, []
+
+def alarm(number, frame):
+    if armed:
+        raise kind("the alarm")
+
+signal.signal(signal.SIGALRM, alarm)
+with hskv.connect(url, cull=False) as store:
+    store["n"] = 0
+    for _ in range(times):
+        counted = None
+        try:
+            armed = True
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(0.00001, 0.0005))
+            counted = store.incr("n")
+        except kind:
+            caught += 1
+        except hskv.HandlerSocketError as error:
+            wrong.append(repr(error))
+        armed = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        after = store["n"]
+        # What was sent may be done after the alarm was heard.
+        for _ in range(10 if counted is None else 0):
+            time.sleep(0.003 * (after == before))
+            after = store["n"]
+        if after - before > 1 or counted not in (None, before + 1):
+            wrong.append([before, counted, after])
+        before = after
+print(json.dumps([caught, wrong[:5]]))
+"""
+
+
 # What matters is the place in the pool that a lost channel had, not its socket.
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 class TestInterrupted:
@@ -344,6 +385,46 @@ class TestInterrupted:
         caught, rounds = self.interrupt_a_program(20_000, hskv_server, run)
         figures.faults["signal to a main thread"] += caught
         figures.calls += 3 * rounds
+
+    @pytest.mark.parametrize("by", ["HandlerSocket", "SQL"])
+    @pytest.mark.parametrize("kind", ["TimeoutError", "LookupError"])
+    def test_an_alarm_in_mid_request_gets_out_and_nothing_is_done_twice(
+        self, hskv_store: Store, hskv_server: PrivateServer, run: Any, by: str, kind: str
+    ) -> None:
+        url = hskv_server.url
+        if by == "SQL":
+            sql = f"mysql+unix://root@{hskv_server.sql['unix_socket']}"
+            url = f"hskv:///hskv?reads=sql&writes=sql&sql={quote(sql, safe='')}"
+        program = run(ALARMED, url, "300", kind)
+        # Python tells of an exception that it cannot raise where the signal came.
+        said, complaint = program.end()
+        assert program.process.returncode == 0, complaint
+        caught, wrong = json.loads(said)
+        assert wrong == []
+        assert caught > 30
+
+    @pytest.mark.parametrize("by", ["HandlerSocket", "SQL"])
+    def test_an_alarm_in_mid_login_gets_out(self, tmp_path: Path, by: str) -> None:
+        path = tmp_path / "silent.sock"
+        url = f"hskv+unix://:secret@/hskv?read={path}&write=/nowhere"
+        if by == "SQL":
+            url = f"hskv:///hskv?reads=sql&writes=sql&sql=mysql%2Bunix://root@{path}"
+
+        def alarm(number: int, frame: object) -> None:
+            raise TimeoutError("the alarm")
+
+        before = signal.signal(signal.SIGUSR1, alarm)
+        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGUSR1))
+        try:
+            with socket.socket(socket.AF_UNIX) as listener, hskv.connect(url) as store:
+                listener.bind(str(path))
+                listener.listen()
+                timer.start()
+                with pytest.raises(TimeoutError, match="the alarm"):
+                    store.get("key")
+        finally:
+            timer.join()
+            signal.signal(signal.SIGUSR1, before)
 
     def interrupt_a_program(self, times: int, server: PrivateServer, run: Any) -> tuple[int, int]:
         program = run(SIGNALLED, server.url, str(times))

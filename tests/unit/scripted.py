@@ -9,6 +9,7 @@ import pytest
 from hskv.transport import channel as channel_module
 from hskv.transport.address import Address, Secret
 from hskv.transport.channel import Channel, Index
+from hskv.transport.interrupt import raise_interrupt
 
 ADDRESS = Address(path="/run/scripted")
 INDEX = Index("db", "t", "PRIMARY", ("k", "v"))
@@ -80,8 +81,9 @@ class Connector:
         self.indexes: dict[Index, None] = {}
         self._monkeypatch = monkeypatch
 
-    def _wait(self, *_: Any) -> None:
-        raise TimeoutError
+    def _wait(self, blocked: BlockingIOError, *_: Any) -> None:
+        raise_interrupt(blocked)
+        raise channel_module.NoTimeLeftError
 
     def __call__(
         self, sock: Sock, secret: Secret | None = None, *, timeout: float = 5.0, **options: Any

@@ -1,4 +1,5 @@
 import errno
+import signal
 import socket
 import struct
 import threading
@@ -150,6 +151,73 @@ def test_a_send_that_fails_says_whether_anything_left(
             exchange(channel)
         assert type(caught.value) is kind
         assert channel.closed
+
+
+class Interrupted(ScriptedSocket):
+    """A signal arrives when all is sent, before the program learns of it."""
+
+    armed = False
+
+    def send(self, data: bytes | memoryview) -> int:
+        count = super().send(data)
+        if self.armed:
+            signal.raise_signal(signal.SIGUSR1)
+        return count
+
+
+@pytest.mark.parametrize("exchange", EXCHANGES)
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (lambda: TimeoutError("the alarm"), TimeoutError),
+        (lambda: TimeoutError(errno.ETIMEDOUT, "the alarm"), TimeoutError),
+        (lambda: BrokenPipeError(errno.EPIPE, "of a terminal"), BrokenPipeError),
+        (lambda: BlockingIOError(errno.EAGAIN, "a pipe is full"), BlockingIOError),
+        (lambda: ValueError("the alarm"), ValueError),
+        # Of another request, it must not have this one sent again.
+        (lambda: RecoverableConnectionError("another server is away"), IndexedConnectionError),
+    ],
+)
+def test_what_a_signal_handler_raises_is_not_taken_for_an_error_of_the_socket(
+    connect: Connector,
+    on_signal: Callable[[BaseException], None],
+    exchange: Callable[[Channel], object],
+    make: Callable[[], Exception],
+    kind: type[Exception],
+) -> None:
+    raised = make()
+    on_signal(raised)
+    sock = Interrupted(OK + ROW, ROW)
+    channel = connect(sock)
+    assert channel.call(INDEX, BODY, soon()) == ROWS
+    sock.armed = True
+    with pytest.raises(kind) as caught:
+        exchange(channel)
+    assert caught.value is raised or caught.value.__cause__ is raised
+    assert channel.closed
+
+
+def test_a_timeout_without_a_number_may_have_come_after_all_was_sent(connect: Connector) -> None:
+    for exchange in EXCHANGES:
+        channel, sock = opened(connect, ROW)
+        sock.accepts = [TimeoutError()]
+        with pytest.raises(RequestTimeoutError):
+            exchange(channel)
+
+
+@pytest.fixture
+def on_signal() -> Iterator[Callable[[BaseException], None]]:
+    """Sets what SIGUSR1 raises."""
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def set_(error: BaseException) -> None:
+        def handler(number: int, frame: object) -> None:
+            raise error
+
+        signal.signal(signal.SIGUSR1, handler)
+
+    yield set_
+    signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.parametrize(

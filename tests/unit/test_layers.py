@@ -20,6 +20,7 @@ ORDER = [
     "hskv.wire.replies",
     "hskv.transport",
     "hskv.transport.fork",
+    "hskv.transport.interrupt",
     "hskv.transport.endpoint",
     "hskv.transport.dial",
     "hskv.transport.pairs",
