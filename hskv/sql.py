@@ -9,7 +9,6 @@ from time import monotonic, sleep
 from typing import Any, Final, NamedTuple, Self, cast
 
 from .exceptions import (
-    ConnectionError,
     HandlerSocketError,
     LockTimeoutError,
     OperationalError,
@@ -96,14 +95,15 @@ class SqlClient:
 
         Other clients may come in between any two. What the server undid for the sake of another
         (a deadlock, a lock that was not had) is sent again, as is what a server refused that is
-        no longer the one to write to. Raises OutcomeUnknownError where a write was sent and
-        its answer was lost; ConnectionError; ValueTooLargeError before anything is sent.
+        no longer the one to write to. Who may not log in is answered so for each that is left.
+        Raises OutcomeUnknownError where a write was sent and its answer was lost, or not all
+        were sent; ConnectionError; ValueTooLargeError before anything is sent.
         """
         answers: list[Answer] = []
         attempts = _Attempts(monotonic() + self._timeout)
         while len(answers) < len(statements):
-            rest = statements[len(answers) : len(answers) + _MOST_STATEMENTS]
-            effect = _effect(rest)
+            rest = statements[len(answers) :]
+            effect = _effect(rest[:_MOST_STATEMENTS])
             began = monotonic()
             results, failed = self._exchange(rest, effect, attempts.deadline)
             answers += results
@@ -124,6 +124,12 @@ class SqlClient:
         self.side.release(channel)
         return channel.state
 
+    def room(self) -> int:
+        """How many bytes a statement may have, on the connection that comes next."""
+        channel = self._acquire()
+        self.side.release(channel)
+        return channel.max_packet - _PACKET_HEAD - 1
+
     def _going(self, side: SqlSide, acquire: Callable[[], SqlChannel]) -> Self:
         """The same, on connections that are had otherwise."""
         client = copy(self)
@@ -133,14 +139,17 @@ class SqlClient:
     def _exchange(
         self, statements: Sequence[Statement], effect: Effect, deadline: float
     ) -> tuple[list[Answer], HandlerSocketError | None]:
-        """One attempt, of as many statements as fit; what was answered, and by what it ended."""
+        """One attempt, of as many as go at once; what was answered, and by what it ended."""
         began = monotonic()
         answers: list[Answer] = []
         failed: HandlerSocketError | None = None
         error: BaseException | None = None
         try:
             answers, failed = self._attempt(statements, effect, deadline)
-        except ConnectionError as lost:
+        except OperationalError as refused:
+            # Of who may not log in: nothing of all of them is sent.
+            answers, error = [refused] * len(statements), refused
+        except HandlerSocketError as lost:
             failed = lost
         except BaseException as other:
             error = other
@@ -148,7 +157,8 @@ class SqlClient:
         finally:
             if self._on_request is not None:
                 seconds = monotonic() - began
-                tell(self._on_request, _info(statements, answers, seconds, failed or error))
+                sent = statements[:_MOST_STATEMENTS]
+                tell(self._on_request, _info(sent, answers, seconds, failed or error))
         return answers, failed
 
     def _attempt(
@@ -240,18 +250,19 @@ def _effect(statements: Sequence[Statement]) -> Effect:
 
 
 def _fitting(statements: Sequence[Statement], max_packet: int) -> Sequence[Statement]:
-    """As many of them as the server takes at once. Raises ValueTooLargeError where none fits."""
+    """As many of them as go at once. Raises ValueTooLargeError where one of all fits in nowhere."""
+    largest = _PACKET_HEAD + max([len(statement.text) for statement in statements]) + 1
+    if largest > max_packet:
+        raise ValueTooLargeError(
+            f"the statement has {largest} bytes, max_allowed_packet of the server is "
+            f"{max_packet}: store less at once, or raise it"
+        )
     size = _PACKET_HEAD
-    for number, statement in enumerate(statements):
+    for number, statement in enumerate(statements[:_MOST_STATEMENTS]):
         size += len(statement.text) + 1
         if size > max_packet:
-            if number:
-                return statements[:number]
-            raise ValueTooLargeError(
-                f"the statement has {size} bytes, max_allowed_packet of the server is "
-                f"{max_packet}: store less at once, or raise it"
-            )
-    return statements
+            return statements[:number]
+    return statements[:_MOST_STATEMENTS]
 
 
 def _by_statement(statements: Sequence[Statement], results: list[Result]) -> list[Answer]:
@@ -294,11 +305,16 @@ def _told(
         error = error.__cause__
     done = zip(statements, answers, strict=False)
     wrote = any(one.effect is not Effect.READ and isinstance(got, list) for one, got in done)
-    if wrote and not isinstance(error, OutcomeUnknownError):
-        return OutcomeUnknownError(
-            f"a part of the writes was done, the rest was not: read the rows again ({error})"
-        )
-    return error
+    return half_done(error) if wrote else error
+
+
+def half_done(error: HandlerSocketError) -> OutcomeUnknownError:
+    """The error, where writes in front of what failed with it were carried out."""
+    if isinstance(error, OutcomeUnknownError):
+        return error
+    return OutcomeUnknownError(
+        f"a part of the writes was done, the rest was not: read the rows again ({error})"
+    )
 
 
 def _info(

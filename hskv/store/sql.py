@@ -3,8 +3,13 @@
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from ..exceptions import DuplicateKeyError, OperationalError
-from ..sql import SqlClient, Statement
+from ..exceptions import (
+    DuplicateKeyError,
+    HandlerSocketError,
+    OperationalError,
+    ValueTooLargeError,
+)
+from ..sql import SqlClient, Statement, half_done
 from ..transport.sql_channel import Result
 from .sql_text import BUILDERS, DUPLICATE, SqlText
 from .values import Kind
@@ -97,12 +102,31 @@ class SqlExecutor:
         return BUILDERS[type(verb)](self._text, verb)
 
     def _store(self, verb: Updates) -> list[Outcome]:
-        """Store the rows in one statement, those that were not there too."""
-        (answer,) = self._client.run([self._text.store(verb.rows)])
-        if isinstance(answer, OperationalError):
-            # One by one, since it may be against one of them alone.
-            return self.execute(each(verb))
-        return [1] * len(verb.rows)
+        """Store the rows in one statement, or as many as they need; what was not there too."""
+        parts = [verb.rows]
+        try:
+            answers = self._client.run([self._text.store(verb.rows)])
+        except ValueTooLargeError:
+            parts = [*self._text.parts(verb.rows, self._client.room())]
+            answers = self._client.run([self._text.store(part) for part in parts])
+        refused = [
+            row
+            for part, answer in zip(parts, answers, strict=True)
+            if isinstance(answer, OperationalError)
+            for row in part
+        ]
+        return self._store_each(refused, verb.rows) if refused else [1] * len(verb.rows)
+
+    def _store_each(self, refused: Sequence[Cells], rows: Sequence[Cells]) -> list[Outcome]:
+        """Store what was refused one by one, since it may be against one of them alone."""
+        try:
+            outcomes = self.execute(each(Updates(refused)))
+        except HandlerSocketError as error:
+            if len(refused) == len(rows):
+                raise
+            raise half_done(error) from error
+        by_key = {row[0]: outcome for row, outcome in zip(refused, outcomes, strict=True)}
+        return [by_key.get(row[0], 1) for row in rows]
 
     def _has_one_unique_index(self) -> bool:
         facts = table_facts(self._client, self._text)

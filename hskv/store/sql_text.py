@@ -139,10 +139,25 @@ class SqlText:
             if column != "key"
         )
         # In one order, since two that lock rows crosswise would be undone and done again.
-        ordered = sorted(rows)
-        values = b",".join(_whole(ordered) if self._whole else map(self._row, ordered))
+        values = b",".join(self._values(sorted(rows)))
         text = b"%b%b ON DUPLICATE KEY UPDATE %b" % (self._insert, values, changes)
         return self._statement(text, Effect.WRITE_ROW)
+
+    def parts(self, rows: Sequence[Cells], room: int) -> list[list[Cells]]:
+        """The rows so divided that `store` of each part fits in `room` bytes, if its first does."""
+        room -= len(self.store([]).text)
+        parts: list[list[Cells]] = []
+        left = 0
+        for row, values in zip(rows, self._values(rows), strict=True):
+            left -= len(values) + 1
+            if left < 0:
+                parts.append([])
+                left = room - len(values) - 1
+            parts[-1].append(row)
+        return parts
+
+    def _values(self, rows: Sequence[Cells]) -> list[bytes]:
+        return _whole(rows) if self._whole else [self._row(row) for row in rows]
 
     def update(self, verb: Update) -> Statement:
         """Of `Update`."""

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
@@ -106,18 +107,62 @@ class TestRefusalsOfTheServer:
     def test_a_value_beyond_max_allowed_packet_is_refused_before_it_is_sent(
         self, hskv_server: PrivateServer, hskv_store: Store, run_sql: Sql
     ) -> None:
-        ((before,),) = run_sql("SELECT @@global.max_allowed_packet")
-        run_sql("SET GLOBAL max_allowed_packet = 65536")
+        with packets_of(run_sql, 65_536), hskv.connect(by_sql(path_of(hskv_server))) as store:
+            with pytest.raises(hskv.ValueTooLargeError, match="max_allowed_packet"):
+                store["a"] = b"x" * 70_000
+            store["a"] = b"x" * 40_000
+            # Each of the two statements fits, though not both in one packet.
+            assert store.add("b", b"x" * 40_000)
+            assert store.stats()["write"]["connects"] == 1
+
+    def test_nothing_of_a_batch_is_sent_where_one_of_its_rows_is_too_large(
+        self, hskv_server: PrivateServer, run_sql: Sql
+    ) -> None:
+        run_sql("DROP TABLE IF EXISTS two_unique")
+        create = Table("two_unique").create_sql()
+        run_sql(create.replace("KEY `expires`", "UNIQUE KEY other (n, version), KEY `expires`"))
+        with packets_of(run_sql, 65_536):
+            for table in ("kv", "two_unique"):
+                with KeyValueStore(by_sql(path_of(hskv_server)), table, cull=False) as store:
+                    store.clear()
+                    store.set_many({"a": b"old", "b": b"old"})
+                    with pytest.raises(exceptions.BatchError) as caught:
+                        store.set_many(iter([("a", b"new"), ("b", b"'" * 40_000)]))
+                    assert isinstance(caught.value.__cause__, hskv.ValueTooLargeError)
+                    assert caught.value.failed == ("a", "b")
+                    assert store.to_dict() == {"a": b"old", "b": b"old"}
+
+    @pytest.mark.parametrize("size", [100, 1000, 20_000])
+    def test_a_batch_takes_as_many_statements_as_its_rows_need(
+        self, hskv_server: PrivateServer, hskv_store: Store, run_sql: Sql, size: int
+    ) -> None:
+        told: list[hskv.RequestInfo] = []
+        items = {f"k{number}": "x" * size for number in range(min(1000, 1_000_000 // size))}
+        items["large"] = "y" * 60_000
+        with packets_of(run_sql, 65_536):
+            url = by_sql(path_of(hskv_server))
+            with hskv.connect(url, on_request=told.append, cull=False) as store:
+                store.set_many(items)
+                # In hexadecimal, with the other columns, and one that did not fit.
+                assert len(told) < 3 * sum(map(len, items.values())) / 65_536 + 10
+                assert store.to_dict() == items
+                store.set_many(dict.fromkeys(items, "new"))
+                assert set(store.values()) == {"new"}
+
+    def test_of_a_batch_in_several_statements_those_rows_fail_that_are_refused(
+        self, hskv_server: PrivateServer, hskv_store: Store, run_sql: Sql
+    ) -> None:
+        items = {f"k{number:03}": "x" * 1000 for number in range(100)}
+        for_k050 = "BEFORE INSERT ON kv FOR EACH ROW IF NEW.k = 'k050' THEN SIGNAL SQLSTATE '45000'"
+        run_sql(f"CREATE OR REPLACE TRIGGER refuses {for_k050}; END IF")
         try:
-            with hskv.connect(by_sql(path_of(hskv_server))) as store:
-                with pytest.raises(hskv.ValueTooLargeError, match="max_allowed_packet"):
-                    store["a"] = b"x" * 70_000
-                store["a"] = b"x" * 40_000
-                # Each of the two statements fits, though not both in one packet.
-                assert store.add("b", b"x" * 40_000)
-                assert store.stats()["write"]["connects"] == 1
+            with packets_of(run_sql, 65_536), hskv.connect(by_sql(path_of(hskv_server))) as store:
+                with pytest.raises(exceptions.BatchError) as caught:
+                    store.set_many(items)
+                assert caught.value.failed == ("k050",)
+                assert set(caught.value.stored) == set(store) == {*items} - {"k050"}
         finally:
-            run_sql(f"SET GLOBAL max_allowed_packet = {before}")
+            run_sql("DROP TRIGGER refuses")
 
     def test_a_read_only_server_is_waited_for_and_then_told(
         self, unwritten_server: PrivateServer
@@ -137,6 +182,17 @@ class TestRefusalsOfTheServer:
             finally:
                 sql_on(*writable)
             assert store["a"] == 3
+
+
+@contextmanager
+def packets_of(run_sql: Sql, size: int) -> Iterator[None]:
+    """New connections take packets of so many bytes."""
+    ((before,),) = run_sql("SELECT @@global.max_allowed_packet")
+    run_sql(f"SET GLOBAL max_allowed_packet = {size}")
+    try:
+        yield
+    finally:
+        run_sql(f"SET GLOBAL max_allowed_packet = {before}")
 
 
 def shown(error: BaseException | None) -> str:

@@ -122,6 +122,51 @@ def test_a_write_whose_old_cells_are_lost_is_unknown_and_done_once(
     assert store["a"] == (2 if verb is ADD else 7)
 
 
+@pytest.mark.parametrize("rows", [60, 1])
+def test_who_is_let_in_no_more_is_refused_what_is_left(
+    store: Store, executor: SqlExecutor, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    keys = [b"%02d" % number for number in range(rows)]
+    store.set_many({key.decode(): 1 for key in keys})
+    assert store.client.sql
+    channels = iter([store.client.sql._acquire()] if rows > 50 else [])
+
+    def acquire() -> SqlChannel:
+        for channel in channels:
+            return channel
+        raise refusal(1045, "its words")
+
+    monkeypatch.setattr(store.client.sql, "_acquire", acquire)
+    outcomes = executor.execute([ADD._replace(key=key) for key in keys])
+    done, left = (50, 10) if rows > 50 else (0, 1)
+    assert [list(found(outcome)) for outcome in outcomes[:done]] == [[(b"1",)]] * done
+    assert [type(one) for one in outcomes[done:]] == [hskv.AuthenticationError] * left
+    monkeypatch.undo()
+    assert sum(store.values()) == rows + done
+
+
+def test_a_limit_that_is_smaller_halfway_says_that_a_part_was_done(
+    store: Store, executor: SqlExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [b"%02d" % number for number in range(60)]
+    store.set_many({key.decode(): 1 for key in keys})
+    assert store.client.sql
+    acquire = store.client.sql._acquire
+    limits = iter([1 << 24, 100])
+
+    def limited() -> SqlChannel:
+        channel = acquire()
+        channel.max_packet = next(limits)
+        return channel
+
+    monkeypatch.setattr(store.client.sql, "_acquire", limited)
+    with pytest.raises(hskv.OutcomeUnknownError, match=r"a part .* max_allowed_packet"):
+        executor.execute([ADD._replace(key=key) for key in keys])
+    monkeypatch.undo()
+    store.client.purge()
+    assert sum(store.values()) == 60 + 50
+
+
 def test_what_follows_a_lock_that_was_not_had_is_not_waited_for(
     hskv_server: PrivateServer, store: Store, executor: SqlExecutor
 ) -> None:
