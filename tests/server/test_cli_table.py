@@ -110,6 +110,20 @@ def test_init_prints_settings_for_the_url_with_fresh_secrets(
     assert read not in again
 
 
+def test_init_prints_no_settings_to_write_with_for_a_url_that_writes_by_sql(shell: Shell) -> None:
+    servers = "replica=10.0.0.6:1&writes=sql&sql=mysql://u:{}@10.0.0.5,10.0.0.6/"
+    shell.export("HSKV_URL", f"hskv://:s@10.0.0.5:1/d?{servers.format('p')}")
+    printed = shell("init", "--settings").out.decode()
+    lines = dict(re.findall(r"^(\w+) = (\w\S*)", printed, re.MULTILINE))
+    secret = lines["handlersocket_plain_secret"]
+    assert (lines["handlersocket_address"], lines["handlersocket_port"]) == ("10.0.0.5", "1")
+    assert not [name for name in lines if name.endswith("_wr")]
+    assert len(secret) == 32
+    assert printed.endswith(
+        f"(put your secrets in for ***):\n# hskv://:{secret}@10.0.0.5:1/d?{servers.format('***')}\n"
+    )
+
+
 def test_init_prints_what_the_files_with_the_secrets_are_to_have(shell: Shell) -> None:
     shell.export("HSKV_URL", "hskv://localhost/d?secret_file=/s")
     printed = shell("init", "--settings").out.decode()

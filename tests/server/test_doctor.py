@@ -339,6 +339,22 @@ class TestSecrets:
         treated(well, "secret-weak")
         assert well.examine().verdict == "healthy"
 
+    def test_where_it_writes_by_sql_there_is_none_to_write(self, well: Patient) -> None:
+        read = f"hskv://:CHANGE-ME@127.0.0.1:{well._ports['read']}/hskv/kv"
+        well.client_url = f"{read}?writes=sql&sql={well.sql_url}"
+        well.restart(
+            handlersocket_plain_secret="CHANGE-ME",
+            handlersocket_plain_secret_wr=None,
+            handlersocket_port_wr=None,
+        )
+        (weak,) = of(well.examine(), "secret-weak")
+        well.client_url = well.client_url.replace("CHANGE-ME", "another-one-altogether")
+        (wrong,) = of(well.examine(), "secret-wrong")
+        assert not any("_wr" in mend.line for mend in (*weak.mend, *wrong.mend))
+        treated(well, "secret-wrong")
+        treated(well, "secret-weak")
+        assert well.examine().verdict == "healthy"
+
     def test_no_report_shows_one(self, well: Patient) -> None:
         well.client_url = well.url.replace("127.0.0.1:", "127.0.0.2:")
         text = json.dumps([well.examine().as_dict(), well.examine(by_sql=False).as_dict()])

@@ -85,6 +85,21 @@ def test_other_secrets_go_where_the_secrets_are(
     assert urls.with_secrets(url, "a", "b") == (changed, files)
 
 
+@pytest.mark.parametrize(
+    ("url", "changed", "files"),
+    [
+        ("hskv://:s@h/d?writes=sql&sql=S", "hskv://:a@h/d?writes=sql&sql=S", {}),
+        (
+            "hskv://h/d?secret_file=/s&writes=sql&sql=S",
+            "hskv://h/d?secret_file=/s&writes=sql&sql=S",
+            {"/s": "a"},
+        ),
+    ],
+)
+def test_no_secret_to_write_where_sql_does(url: str, changed: str, files: dict[str, str]) -> None:
+    assert urls.with_secrets(url, "a") == (changed, files)
+
+
 def test_the_files_of_the_secrets() -> None:
     url = "hskv://h/d?write_secret_file=/w%201&secret_file=/s"
     assert (urls.secret_file(url, "read"), urls.secret_file(url, "write")) == ("/s", "/w 1")

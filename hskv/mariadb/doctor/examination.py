@@ -144,8 +144,8 @@ class _Examination:
         if not all(listener.works for listener in listeners):
             self.report.lacking[Need.PORTS] = "a port does not answer, or lets nobody in"
         if server is not None:
-            self._take(random_secrets(server, target.url))
-        self._take(weak_secrets({one.side: one.secret for one in listeners}, target.url))
+            self._take(random_secrets(server, target))
+        self._take(weak_secrets({one.side: one.secret for one in listeners}, target))
         self._take(bind_findings(listeners, server))
         found = listener_findings(listeners, server, target)
         # Of a server that is down, it is not to be said twice.

@@ -12,7 +12,7 @@ from . import urls
 from .findings import Finding, Mend, Where
 from .listeners import ROUND_TRIPS, Listener, State
 from .server import Server
-from .settings import PORTS, listening, log_in, new_secrets
+from .settings import PORTS, listening, log_in, new_secrets, secret_options
 from .target import Target
 
 _SLOW_SECONDS: Final = 0.005
@@ -40,7 +40,7 @@ def listener_findings(
     opened = [listener for listener in listeners if listener.open]
     if opened:
         what = f"{_names(opened)} {'serve' if len(opened) > 1 else 'serves'} who has no secret"
-        yield new_secrets("secret-empty", what, target.url)
+        yield new_secrets("secret-empty", what, target)
     yield from _refusing(listeners, server)
     yield from _slow(listeners, server, target)
 
@@ -148,10 +148,10 @@ def _locked_out(listeners: Listeners, target: Target) -> Iterator[Finding]:
     if not out:
         return
     what = f"{_names(out)} {'do' if len(out) > 1 else 'does'} not let in who has this secret"
-    ask = "SELECT @@handlersocket_plain_secret, @@handlersocket_plain_secret_wr"
-    yield Finding(
-        "secret-wrong", what, (Mend(Where.SQL, ask), *log_in(target.url, "FIRST", "SECOND"))
-    )
+    asked = secret_options(target)
+    ask = f"SELECT {', '.join(f'@@{option}' for option in asked)}"
+    changed = log_in(target, *("FIRST", "SECOND")[: len(asked)])
+    yield Finding("secret-wrong", what, (Mend(Where.SQL, ask), *changed))
 
 
 def _refusing(listeners: Listeners, server: Server | None) -> Iterator[Finding]:

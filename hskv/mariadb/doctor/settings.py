@@ -14,6 +14,7 @@ from .target import Target
 PORTS: Final = ("handlersocket_port", "handlersocket_port_wr")
 """The variables of the read and the write port."""
 
+_SECRETS: Final = ("handlersocket_plain_secret", "handlersocket_plain_secret_wr")
 _SECRET_BYTES: Final = 16
 _SHORT_SECRET: Final = 12
 _LONGEST_TABLE_LOCK_SECONDS: Final = 60
@@ -53,10 +54,10 @@ def listening(target: Target) -> dict[str, str]:
     values = {"handlersocket_address": "/" if reader.path else host}
     for name, address in zip(PORTS, (reader, *target.settings.writers[:1]), strict=False):
         values[name] = str(address.path or address.port)
-    if target.settings.secret:
-        values["handlersocket_plain_secret"] = urls.HIDDEN
-    if target.settings.write_secret:
-        values["handlersocket_plain_secret_wr"] = urls.HIDDEN
+    known = (target.settings.secret, target.settings.write_secret)
+    for name, secret in zip(secret_options(target), known, strict=False):
+        if secret:
+            values[name] = urls.HIDDEN
     return {name: f"{name} = {value}" for name, value in values.items()}
 
 
@@ -111,14 +112,14 @@ def _timeouts(server: Server) -> Iterator[Finding]:
             yield _set("timeout-not-in-effect", what, f"{name} = {server[name]}")
 
 
-def random_secrets(server: Server, url: str) -> Iterator[Finding]:
+def random_secrets(server: Server, target: Target) -> Iterator[Finding]:
     """Whether the server made up its secrets. Those that are empty show at the ports."""
     option = "handlersocket_plain_secret"
     if server[option] and server.origin(option) == "COMPILE-TIME":
-        yield new_secrets("secret-random", f"{option} is not set: the server made one up", url)
+        yield new_secrets("secret-random", f"{option} is not set: the server made one up", target)
 
 
-def weak_secrets(secrets_in_use: Mapping[str, Secret], url: str) -> Iterator[Finding]:
+def weak_secrets(secrets_in_use: Mapping[str, Secret], target: Target) -> Iterator[Finding]:
     """Whether the secrets that let us in can be guessed; by side, "read" and "write"."""
     texts = {
         side: (secret.read() or b"").decode("latin-1") for side, secret in secrets_in_use.items()
@@ -126,7 +127,7 @@ def weak_secrets(secrets_in_use: Mapping[str, Secret], url: str) -> Iterator[Fin
     weak = [side for side, text in texts.items() if text and _is_weak(text)]
     if weak:
         what = f"the secret of the {' and the '.join(weak)} port can be guessed"
-        yield new_secrets("secret-weak", what, url)
+        yield new_secrets("secret-weak", what, target)
 
 
 def _is_weak(secret: str) -> bool:
@@ -134,23 +135,28 @@ def _is_weak(secret: str) -> bool:
     return len(secret) < _SHORT_SECRET or placeholder
 
 
-def new_secrets(name: str, what: str, url: str) -> Finding:
+def new_secrets(name: str, what: str, target: Target) -> Finding:
     """A finding that new secrets mend, which are made up here."""
-    new = {"": secrets.token_hex(_SECRET_BYTES), "_wr": secrets.token_hex(_SECRET_BYTES)}
-    lines = [f"handlersocket_plain_secret{side} = {secret}" for side, secret in new.items()]
+    new = [secrets.token_hex(_SECRET_BYTES) for _ in secret_options(target)]
+    lines = map("{} = {}".format, secret_options(target), new)
     configured = (Mend(Where.CONFIGURATION, line) for line in lines)
-    return Finding(name, what, (*configured, *log_in(url, *new.values())))
+    return Finding(name, what, (*configured, *log_in(target, *new)))
 
 
-def log_in(url: str, secret: str, write_secret: str) -> tuple[Mend, ...]:
-    """What has the clients log in with other secrets."""
-    login = urls.with_secrets(url, secret, write_secret)
+def secret_options(target: Target) -> tuple[str, ...]:
+    """The variables of the secrets that it logs in with: to read, and to write."""
+    return _SECRETS[: 1 + target.writes]
+
+
+def log_in(target: Target, secret: str, write_secret: str | None = None) -> tuple[Mend, ...]:
+    """What has the clients log in with other secrets; one where they write by SQL."""
+    login = urls.with_secrets(target.url, secret, write_secret)
     filled = (
         # Nobody else may read one that is new.
         Mend(Where.SHELL, f"(umask 077; printf %s '{text}' >{shlex.quote(file)})")
         for file, text in login.files.items()
     )
-    changed = (Mend(Where.URL, login.url),) if login.url != urls.hidden(url) else ()
+    changed = (Mend(Where.URL, login.url),) if login.url != urls.hidden(target.url) else ()
     return (*filled, *changed)
 
 

@@ -41,23 +41,30 @@ class Login(NamedTuple):
     files: Mapping[str, str]
 
 
-def with_secrets(url: str, secret: str, write_secret: str) -> Login:
-    """Other secrets to log in with: in the URL, or in files where it names one."""
-    read, write = _secret_files(url)
-    files, options = {}, {}
-    if read:
-        files[read] = secret
-    if write:
-        files[write] = write_secret
-    elif read and not _SECRET_OPTION.search(url):
-        options["write_secret_file"] = quote(f"{read}-write", safe="/")
-        files[f"{read}-write"] = write_secret
-    else:
-        options["write_secret"] = write_secret
-    scheme, _, rest = with_options(url, **options).partition("://")
+def with_secrets(url: str, secret: str, write_secret: str | None = None) -> Login:
+    """Other secrets to log in with: in the URL, or in files where it names one.
+
+    One alone where it writes by SQL.
+    """
+    read, _ = _secret_files(url)
+    written = Login(hidden(url), {})
+    if write_secret is not None:
+        written = _with_write_secret(url, write_secret)
+    scheme, _, rest = written.url.partition("://")
     netloc, slash, path = rest.partition("/")
     login = "" if read else f":{secret}@"
+    files = {**({read: secret} if read else {}), **written.files}
     return Login(f"{scheme}://{login}{netloc.rpartition('@')[2]}{slash}{path}", files)
+
+
+def _with_write_secret(url: str, secret: str) -> Login:
+    read, write = _secret_files(url)
+    if write:
+        return Login(hidden(url), {write: secret})
+    if read and not _SECRET_OPTION.search(url):
+        file = f"{read}-write"
+        return Login(with_options(url, write_secret_file=quote(file, safe="/")), {file: secret})
+    return Login(with_options(url, write_secret=secret), {})
 
 
 def secret_file(url: str, side: str) -> str:
