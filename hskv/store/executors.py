@@ -105,8 +105,17 @@ def store_executor(
     return _guarded(divided, client, table, key_type)
 
 
+def check_raw(client: Client, table: Table, key_type: type) -> None:
+    """Look at server and table as before the first request of a store. Raises UnsupportedError."""
+    settings = client.settings
+    if client.sql and (settings.readers or settings.writers):
+        writes = settings.writes == "handlersocket"
+        check_handlersocket(*_sql_of(client, table, key_type), writes=writes)
+
+
 def _check_servers(settings: Settings) -> None:
-    several = len(set(settings.readers)) > 1 or len(set(settings.writers)) > 1
+    hosts = settings.sql.hosts if settings.sql else ()
+    several = any(len(set(each)) > 1 for each in (settings.readers, settings.writers, hosts))
     if several and settings.writes == "handlersocket":
         raise UnsupportedError(
             "a store that writes by HandlerSocket has one server: its writes are not replicated, "

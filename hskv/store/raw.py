@@ -11,6 +11,7 @@ from ..exceptions import KeyMismatchError, OperationalError
 from ..lookups import checked_condition
 from ..manager import Manager
 from .base import K, StoreBase, V
+from .executors import check_raw
 from .expiry import expires_ms, now_ms
 from .values import Kind
 from .verbs import Delete, Insert, Row
@@ -22,6 +23,8 @@ _CHECK_AGAIN_SECONDS: Final = 0.05
 
 class RawRows(StoreBase[K, V]):
     """Find and change rows by what HandlerSocket offers."""
+
+    _looked_at = False
 
     def row_key(self, key: K) -> bytes:
         """The key as it stands in the table, for `find` and `modify`. No I/O.
@@ -93,12 +96,16 @@ class RawRows(StoreBase[K, V]):
 
     @property
     def manager(self) -> Manager:
-        """A `Manager`, pyhs's API, on the same connections.
+        """A `Manager`, pyhs's API, on the same connections, for any table.
+
+        With `sql=` the store's own table is looked at first, as before its other requests: raises
+        UnsupportedError. Of other tables nobody asks whether HandlerSocket may be used.
 
         >>> store["a"] = 1
         >>> store.manager.get("hskv", "kv", ["k", "n"], "a")
         [('k', 'a'), ('n', '1')]
         """
+        self._look()
         return Manager.over(self.client)
 
     def check(self) -> None:
@@ -150,6 +157,11 @@ class RawRows(StoreBase[K, V]):
         """
         return self.client.stats()
 
+    def _look(self) -> None:
+        if not self._looked_at:
+            check_raw(self.client, self.table, self.key_type)
+            self._looked_at = True
+
     def _raw_index(
         self,
         columns: Sequence[str] | None,
@@ -157,6 +169,7 @@ class RawRows(StoreBase[K, V]):
         filters: Sequence[Condition],
         while_: Sequence[Condition],
     ) -> Index:
+        self._look()
         if columns is None:
             columns = self.table.columns()
         named = dict.fromkeys(checked_condition(one)[0] for one in (*filters, *while_))

@@ -245,15 +245,14 @@ def examiners(settings: Settings) -> list[tuple[str, Callable[[], Examiner]]]:
         return []
     # By SQL alone the ports of SQL are read from.
     listeners = settings.readers or login.hosts
-    if len(listeners) == len(login.hosts) == 1:
-        return []
     servers: list[tuple[str, Callable[[], Examiner]]] = []
     examiner = partial(Examiner, by_handlersocket=bool(settings.readers))
     for listener, port in zip(listeners, sql_ports(listeners, login.hosts), strict=True):
         if port is None:
             raise ValueError(
                 f"{listener} is to be read from, but sql= names no port on its host, by which to "
-                "ask how it is; write the host in both in the same way"
+                "ask how it is: sql= has the SQL ports of all servers, with each host written as "
+                "it is before"
             )
         connect = partial(
             SqlChannel,
@@ -264,4 +263,4 @@ def examiners(settings: Settings) -> list[tuple[str, Callable[[], Examiner]]]:
             lifetime=_CONNECTION_LIFETIME_SECONDS,
         )
         servers.append((str(listener), partial(examiner, connect, settings.max_lag)))
-    return servers
+    return servers if len(listeners) > 1 or len(login.hosts) > 1 else []

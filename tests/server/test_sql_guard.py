@@ -43,7 +43,14 @@ class TestWhatIsRefused:
         run_sql("CREATE VIEW odd AS SELECT * FROM kv" if create == "VIEW" else statement)
         sql = f"sql=mysql+unix://root@{quote(path_of(hskv_server))}"
         with KeyValueStore(f"{hskv_server.url}&{sql}&writes={writes}", "odd") as store:
-            for call in (lambda: store.get("a"), lambda: list(store), lambda: store.incr("a")):
+            for call in (
+                lambda: store.get("a"),
+                lambda: list(store),
+                lambda: store.incr("a"),
+                lambda: store.find(">=", ["a"], limit=3),
+                lambda: store.modify("=", ["a"], "D"),
+                lambda: store.manager,
+            ):
                 with pytest.raises(hskv.UnsupportedError, match="crash"):
                     call()
         with KeyValueStore(by_sql(path_of(hskv_server)), "odd") as store:
@@ -65,6 +72,8 @@ class TestWhatIsRefused:
                     store["a"] = 1
                 with pytest.raises(hskv.UnsupportedError, match=says):
                     store.get("a")
+                with pytest.raises(hskv.UnsupportedError, match=says):
+                    store.modify("=", ["a"], "U", {"n": 4})
             with hskv.connect(f"{server.url}&{sql}&writes=sql") as store:
                 if "log_bin" in options:
                     store["a"] = 1
@@ -74,6 +83,10 @@ class TestWhatIsRefused:
                         store.get("a")
                     assert "autocommit=0" in str(trouble_of(server))
                     shows_a_row_for_ever_as_it_was(server)
+
+    def test_writes_where_sql_names_several_servers(self) -> None:
+        with pytest.raises(hskv.UnsupportedError, match="has one server"):
+            hskv.connect("hskv://h/db?sql=mysql://u@h,i/")
 
     def test_it_is_looked_at_once(self, hskv_server: PrivateServer, hskv_store: Store) -> None:
         told: list[hskv.RequestInfo] = []

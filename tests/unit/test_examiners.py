@@ -14,7 +14,11 @@ from hskv.transport.health import health_of
     [
         "hskv://h/db",
         "hskv://h/db?replica=h:2",
-        "hskv://h/db?writes=sql&sql=mysql://u@other/",
+        "hskv://H/db?writes=sql&sql=mysql://u@h:1/",
+        # Of a tunnel, perhaps.
+        "hskv://127.0.0.1/db?writes=sql&sql=mysql://u@other/",
+        "hskv://h/db?writes=sql&sql=mysql://u@localhost/",
+        "hskv+unix:///db?read=/r&writes=sql&sql=mysql://u@other/",
         "hskv:///db?writes=sql&reads=sql&sql=mysql://u@h/",
     ],
 )
@@ -40,7 +44,15 @@ def test_by_sql_alone_the_ports_of_sql_are_read_from() -> None:
     health.close()
 
 
-def test_a_listener_whose_sql_port_is_not_named_is_refused() -> None:
-    url = "hskv://10.0.0.1/db?replica=10.0.0.2&writes=sql&sql=mysql://u@10.0.0.1,db2/"
+@pytest.mark.parametrize(
+    "url",
+    [
+        "hskv://10.0.0.1/db?replica=10.0.0.2&writes=sql&sql=mysql://u@10.0.0.1,db2/",
+        # A replica and its primary: what is written to the one would be read from the other.
+        "hskv://10.0.0.2/db?writes=sql&sql=mysql://u@10.0.0.1/",
+        "hskv://10.0.0.2/db?sql=mysql://u@10.0.0.1/",
+    ],
+)
+def test_a_listener_whose_sql_port_is_not_named_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"2:9998 is to be read from, but sql= names"):
         health_of(load_settings(url))

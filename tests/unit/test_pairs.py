@@ -19,8 +19,11 @@ from hskv.transport.pairs import sql_ports
         (["a:1"], ["b:11", "a:12"], [12]),
         (["a:1", "b:1"], ["b:11"], [None, 11]),
         (["a:1", "a:2"], ["a:11"], [11, None]),
-        # One server is one server.
+        # One of each, where one may be a tunnel's.
         (["127.0.0.1:1"], ["localhost:11"], [11]),
+        (["127.0.0.1:1"], ["a:11"], [11]),
+        (["a:1"], ["localhost:11"], [11]),
+        (["a:1"], ["b:11"], [None]),
     ],
 )
 def test_each_listener_has_the_port_of_its_own_server(
