@@ -3,13 +3,12 @@
 import pickle
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote
 
-import pymysql
 import pytest
 
 import hskv
@@ -27,6 +26,13 @@ def store(hskv_server: PrivateServer, hskv_store: Store) -> Iterator[Store]:
     """A store that goes by SQL alone, on an empty table."""
     with hskv.connect(by_sql(path_of(hskv_server)), cull=False) as store:
         yield store
+
+
+def eventually(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 class TestRefusalsOfTheServer:
@@ -76,33 +82,50 @@ class TestRefusalsOfTheServer:
                 assert time.monotonic() - began < 2.5
             assert store.incr("n") == 2
 
-    def test_deadlocks_are_done_again(self, hskv_server: PrivateServer, store: Store) -> None:
-        """Batches whose rows are locked the other way round by transactions."""
-        store.set_many({"a": 0, "b": 0, "z": 0})
-        stop = threading.Event()
+    def test_what_a_deadlock_undid_is_done_again(
+        self, hskv_server: PrivateServer, hskv_store: Store, run_sql: Sql
+    ) -> None:
+        """Of the two the server undoes the one that has changed less."""
+        told: list[hskv.RequestInfo] = []
+        with (
+            hskv.connect(by_sql(path_of(hskv_server)), on_request=told.append) as store,
+            ThreadPoolExecutor(1) as thread,
+            session(hskv_server) as cursor,
+        ):
+            store.set_many(dict.fromkeys(["a", "z", *(f"m{number}" for number in range(100))], 0))
+            told.clear()
+            cursor.execute("UPDATE kv SET n = 1 WHERE k BETWEEN 'm' AND 'z'")
+            batch = thread.submit(store.set_many, {"a": 2, "z": 2})
+            waiting = (
+                "SELECT COUNT(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+            )
+            eventually(lambda: run_sql(waiting) == ((1,),))
+            cursor.execute("UPDATE kv SET n = 1 WHERE k = 'a'")
+            cursor.execute("COMMIT")
+            batch.result(10)
+            assert [getattr(one.error, "code", None) for one in told] == [1213, None]
+            assert told[-1].requests == 1, "the same again, and not row by row"
+            assert store.get_many(["a", "z", "m0"]) == {"a": 2, "z": 2, "m0": 1}
 
-        def disturb() -> int:
-            deadlocks = 0
-            with session(hskv_server) as cursor:
-                while not stop.is_set():
-                    try:
-                        for key in ("z", "b", "a"):
-                            cursor.execute("UPDATE kv SET n = n + 1 WHERE k = %s", (key,))
-                        cursor.execute("COMMIT")
-                    except pymysql.err.OperationalError as error:
-                        assert error.args[0] == 1213  # noqa: PT017 the rest is a failure
-                        deadlocks += 1
-                return deadlocks
-
-        with ThreadPoolExecutor(1) as thread:
-            lost = thread.submit(disturb)
-            try:
-                for number in range(150):
-                    store.set_many({"a": number, "b": number, "z": number})
-            finally:
-                stop.set()
-            assert lost.result(10) >= 0
-        assert set(store) == {"a", "b", "z"}
+    def test_a_lock_that_was_not_had_in_time_is_waited_for_again(
+        self, hskv_server: PrivateServer, hskv_store: Store
+    ) -> None:
+        told: list[hskv.RequestInfo] = []
+        # Half of it, in whole seconds, the server waits for a row.
+        url = by_sql(path_of(hskv_server), "&timeout=3.9")
+        with (
+            hskv.connect(url, on_request=told.append) as store,
+            ThreadPoolExecutor(1) as thread,
+            session(hskv_server) as cursor,
+        ):
+            store["n"] = 1
+            told.clear()
+            cursor.execute("SELECT n FROM kv WHERE k = 'n' FOR UPDATE")
+            counted = thread.submit(store.incr, "n")
+            eventually(lambda: told)
+            cursor.execute("COMMIT")
+            assert counted.result(10) == 2
+        assert [getattr(one.error, "code", None) for one in told] == [1205, None]
 
     def test_a_value_beyond_max_allowed_packet_is_refused_before_it_is_sent(
         self, hskv_server: PrivateServer, hskv_store: Store, run_sql: Sql
