@@ -7,6 +7,7 @@ import time
 import pymysql
 import pytest
 
+import hskv
 from hskv.mariadb import ClusterError, PrivateGalera, ServerStartError
 from hskv.mariadb import galera as private_galera
 from hskv.mariadb.galera import GaleraNode
@@ -24,6 +25,15 @@ class TestRunning:
             write(node, f"from {number}")
             for other in galera.nodes:
                 assert arrives(other, f"from {number}")
+
+    def test_a_store_refuses_to_write_by_handlersocket(self, galera: PrivateGalera) -> None:
+        node = galera.nodes[0]
+        assert node.ask("SELECT NOT @@log_bin"), "which is another reason to refuse"
+        with hskv.connect(f"{node.read_url}?sql={node.sql_url}") as store:
+            with pytest.raises(hskv.UnsupportedError, match=r"is a node of Galera.*writes=sql"):
+                store["a"] = 1
+            with pytest.raises(hskv.UnsupportedError, match="is a node of Galera"):
+                store.get("a")
 
     def test_sql_asks_for_a_password_and_knows_no_other_user(self, galera: PrivateGalera) -> None:
         for node in galera.nodes:

@@ -21,10 +21,12 @@ from hskv.exceptions import ConnectionError as HskvConnectionError
 from hskv.mariadb import PrivateGalera, PrivateReplication
 from hskv.mariadb.cluster import Node, PrivateCluster
 
-from .traffic import eventually, read, write
+from .traffic import arrives, eventually, read, write
 
 Store = KeyValueStore[str, Any]
 NOTICED_SECONDS = 5.0
+# So that each of the servers in turn is asked.
+TIMES = 30
 
 
 def sign(server: Node) -> None:
@@ -38,7 +40,7 @@ def sign(server: Node) -> None:
         cursor.execute("REPLACE kv (k, v, kind) VALUES ('who', %s, 1)", (server.listener,))
 
 
-def who(store: Store, times: int = 30) -> set[str]:
+def who(store: Store, times: int = TIMES) -> set[str]:
     """The servers that answer."""
     return {store["who"] for _ in range(times)}
 
@@ -151,6 +153,33 @@ class TestReplication:
         finally:
             pair.primary.query("GRANT SLAVE MONITOR ON *.* TO hskv@'127.0.0.1'")
 
+    @pytest.mark.parametrize("reads", ["handlersocket", "sql"])
+    def test_what_must_not_be_old_comes_from_the_primary(
+        self, pair: PrivateReplication, reads: str
+    ) -> None:
+        url = pair.url if reads == "handlersocket" else "hskv:///hskv?reads=sql"
+        sql: dict[str, Any] = {"writes": "sql", "sql": pair.sql_url} if reads == "sql" else {}
+        with hskv.connect(url, read="replica", max_lag=100.0, **sql) as store:
+            store.delete_many(["new", "count"])
+            store["a"] = 1
+            store["ready"] = reads
+            for server in pair.servers:
+                assert arrives(server, "ready", reads.encode())
+            assert reads_only(store, *pair.servers)
+            for replica in pair.replicas:
+                delay(replica, 30)
+            try:
+                assert reads_only(store, *pair.servers)
+                store["a"] = 2
+                store.set("new", 0, ttl=100)
+                shows_the_newest(store)
+                assert {store.get("a") for _ in range(TIMES)} == {1, 2}, "no replica was behind"
+                assert {store.get("new") for _ in range(TIMES)} == {None, 0}
+            finally:
+                for replica in pair.replicas:
+                    delay(replica, 0)
+            assert reads_only(store, *pair.servers)
+
     def test_reads_by_sql_go_to_the_same_servers(self, pair: PrivateReplication) -> None:
         first, second = pair.replicas
         options: dict[str, Any] = {"reads": "sql", "writes": "sql", "sql": pair.sql_url}
@@ -208,6 +237,24 @@ class TestReplication:
             finally:
                 pair.primary.query("SET GLOBAL read_only = 0")
                 connection.query("ALTER USER hskv@127.0.0.1 ACCOUNT UNLOCK")
+
+
+def shows_the_newest(store: Store) -> None:
+    """What does not come from replicas, by a store that reads from them; of the rows a and new."""
+    lease, other = store.lease("job", ttl=60), store.lease("job", ttl=60)
+    limiter = store.limiter("api", 1_000, 3600)
+    assert lease.acquire(wait=False)
+    for number in range(TIMES):
+        value, version = store.get_versioned("a")
+        assert value == 2 + number
+        assert store.compare_and_set("a", value + 1, version)
+        assert 0 < (store.ttl("new") or 0) <= 100
+        assert store.incr("count") == number + 1
+        assert other.locked()
+        assert not other.acquire(wait=False)
+        assert limiter.hit("user").remaining == limiter.peek("user").remaining
+    store["a"] = 2
+    lease.release()
 
 
 def delay(replica: Node, seconds: int) -> None:
