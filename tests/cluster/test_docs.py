@@ -29,11 +29,12 @@ OWN_OF_PROVIDER = {"gmcast.listen_addr", "ist.recv_addr"}
 
 
 def section(title: str) -> str:
-    """What stands below a heading, up to the next of its level."""
+    """What stands below a heading, up to the next of its level or above."""
     heading = re.search(rf"^(#+) {title}$", PAGE, flags=re.MULTILINE)
     assert heading
     level = heading[1]
-    return re.split(rf"^{level} ", PAGE.partition(f"{level} {title}\n")[2], flags=re.MULTILINE)[0]
+    below = PAGE.partition(f"{level} {title}\n")[2]
+    return re.split(rf"^#{{2,{len(level)}}} ", below, flags=re.MULTILINE)[0]
 
 
 def blocks(language: str, title: str) -> list[str]:
