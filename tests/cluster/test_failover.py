@@ -177,10 +177,12 @@ def judge(cluster: PrivateCluster[Any], shift: Shift, back: float, witness: Witn
         verdict = compare(shift.logs, store)
     print(
         f"{verdict.acknowledged:,} calls of 8 processes acknowledged, {verdict.unknown} unknown, "
-        f"{len(verdict.lost)} lost, {len(verdict.doubled)} doubled, errors {dict(verdict.errors)}"
+        f"{len(verdict.lost)} lost, {len(verdict.doubled)} doubled, "
+        f"{len(verdict.misread)} misread, errors {dict(verdict.errors)}"
     )
     assert verdict.lost == []
     assert verdict.doubled == []
+    assert verdict.misread == []
     assert min(log.last_acknowledged for log in shift.logs) > back
     assert sum(len(log.turns) for log in shift.logs) > 0
     assert verdict.acknowledged > 100
