@@ -99,7 +99,8 @@ class SqlChannel:
         self._poll.register(self._sock, select.POLLIN)
         try:
             self._log_in(login)
-            # Half of the time, so that what waits for a lock ends before its deadline.
+            # Half of the time, so that what waits for a lock ends before its deadline. With 0 it
+            # would not wait in its turn: under semi-sync many a write of a busy row gives up then.
             patience = max(int(timeout / 2), 1)
             ((_, size),) = self._ask(_SESSION % (patience, patience), deadline, 2)
             self.max_packet = int(size)

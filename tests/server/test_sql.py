@@ -69,18 +69,29 @@ class TestRefusalsOfTheServer:
             run_sql("GRANT ALL ON hskv.* TO hskv@localhost")
             assert store.get("missing") is None
 
+    @pytest.mark.parametrize("timeout", [1.5, 2.5])
     def test_a_row_that_is_locked_is_waited_for_and_then_told(
-        self, hskv_server: PrivateServer, hskv_store: Store
+        self, hskv_server: PrivateServer, hskv_store: Store, timeout: float
     ) -> None:
-        with hskv.connect(by_sql(path_of(hskv_server), "&timeout=2.5")) as store:
+        with hskv.connect(by_sql(path_of(hskv_server)), timeout=timeout) as store:
             store["n"] = 1
             with session(hskv_server) as cursor:
                 cursor.execute("SELECT n FROM kv WHERE k = 'n' FOR UPDATE")
                 began = time.monotonic()
                 with pytest.raises(hskv.LockTimeoutError, match="1205"):
                     store.incr("n")
-                assert time.monotonic() - began < 2.5
+                assert time.monotonic() - began < timeout
             assert store.incr("n") == 2
+
+    def test_with_less_time_than_a_lock_is_waited_for_it_is_unknown(
+        self, hskv_server: PrivateServer, hskv_store: Store
+    ) -> None:
+        with hskv.connect(by_sql(path_of(hskv_server)), timeout=0.5) as store:
+            store["n"] = 1
+            with session(hskv_server) as cursor:
+                cursor.execute("SELECT n FROM kv WHERE k = 'n' FOR UPDATE")
+                with pytest.raises(hskv.OutcomeUnknownError):
+                    store.incr("n")
 
     def test_what_a_deadlock_undid_is_done_again(
         self, hskv_server: PrivateServer, hskv_store: Store, run_sql: Sql
