@@ -84,7 +84,9 @@ class HandlerSocketBackend(BytesBackend):
         if self._outage is None:
             value = self.store.get(self._fitted(key), NO_VALUE)
         else:
-            value = self.safely(lambda: self.store.get(self._fitted(key), NO_VALUE), NO_VALUE)
+            value = self.safely(
+                lambda: self.store.get(self._fitted(key), NO_VALUE), NO_VALUE, writes=False
+            )
         # Of another writer: a region could not read it.
         return value if isinstance(value, bytes) else NO_VALUE
 
@@ -94,7 +96,7 @@ class HandlerSocketBackend(BytesBackend):
         """The bytes of several keys, in their order. One round trip for each 1,000."""
         row_keys = [self._fitted(key) for key in keys]
         nothing: dict[bytes, Any] = {}
-        found = self.safely(lambda: self.store.get_many(row_keys), nothing)
+        found = self.safely(lambda: self.store.get_many(row_keys), nothing, writes=False)
         values = [found.get(key) for key in row_keys]
         return [value if isinstance(value, bytes) else NO_VALUE for value in values]
 
@@ -138,21 +140,24 @@ class HandlerSocketBackend(BytesBackend):
         if "store" in self.__dict__:
             self.store.close()
 
-    def safely(self, action: Callable[[], T], otherwise: T) -> T:
-        """What the action gives; with `ignore_errors`, something else where hskv fails."""
+    def safely(self, action: Callable[[], T], otherwise: T, *, writes: bool = True) -> T:
+        """What the action gives; with `ignore_errors`, something else where hskv fails.
+
+        `writes` unless a server that is read-only can do it.
+        """
         if self._outage is None:
             return action()
-        if self._outage.reason():
+        if self._outage.reason(writes=writes):
             self.errors += 1
             return otherwise
         try:
             result = action()
         except HandlerSocketError as error:
-            self._outage.failed(error)
+            self._outage.failed(error, writes=writes)
             self.errors += 1
             _log.warning("the cache goes on without the table: %s", error)
             return otherwise
-        self._outage.ended()
+        self._outage.ended(writes=writes)
         return result
 
 
@@ -163,7 +168,7 @@ class _Mutex(CacheMutex):
         self,
         lease: Lease,
         options: _LockOptions,
-        safely: Callable[[Callable[[], bool], bool], bool],
+        safely: Callable[..., bool],
     ) -> None:
         self._lease = lease
         self._options = options
@@ -190,7 +195,7 @@ class _Mutex(CacheMutex):
 
     def locked(self) -> bool:
         """True while anybody holds it."""
-        return self._safely(self._lease.locked, False)
+        return self._safely(self._lease.locked, False, writes=False)
 
 
 class HandlerSocketInvalidator(RegionInvalidationStrategy):
@@ -260,7 +265,9 @@ class HandlerSocketInvalidator(RegionInvalidationStrategy):
                     return times
             raise contention()
 
-        return backend.safely(tell, _merged(self._known, self._untold or _NEVER))
+        untold = self._untold
+        otherwise = _merged(self._known, untold or _NEVER)
+        return backend.safely(tell, otherwise, writes=untold is not None)
 
     def _forget(self, told: _Times | None) -> None:
         with self._lock:

@@ -9,6 +9,7 @@ from ..exceptions import (
     HandlerSocketError,
     OperationalError,
     PoolTimeoutError,
+    ReadOnlyError,
 )
 
 FIRST_PAUSE_SECONDS: Final = 1.0
@@ -18,20 +19,22 @@ LONGEST_PAUSE_SECONDS: Final = 10.0
 class Outage:
     """Keeps a caller that can do without the server from waiting for it at each call.
 
-    A request to a server that is away takes its whole timeout. So after one that failed none is
-    made for a second, and, while it stays away, twice as long each time up to ten; after each
-    pause one call looks, and waits, for all.
+    A request to a server that is away takes its whole timeout, as does a write where none may be
+    written to now. So after one that failed none is made for a second, and, while it stays away,
+    twice as long each time up to ten; after each pause one call looks, and waits, for all. A
+    server that is read-only is away for what `writes` alone.
     """
 
     def __init__(self) -> None:
         self._reason: HandlerSocketError | None = None
+        self._read_only = False
         self._pause = FIRST_PAUSE_SECONDS
         self._until = 0.0
         self._looks = False
 
-    def reason(self) -> HandlerSocketError | None:
+    def reason(self, *, writes: bool = True) -> HandlerSocketError | None:
         """Why the server is not to be asked now; None where it is."""
-        if self._reason is None:
+        if self._reason is None or (self._read_only and not writes):
             return None
         now = monotonic()
         if now < self._until:
@@ -40,20 +43,24 @@ class Outage:
         self._until, self._looks = now + LONGEST_PAUSE_SECONDS, True
         return None
 
-    def failed(self, error: HandlerSocketError) -> None:
+    def failed(self, error: HandlerSocketError, *, writes: bool = True) -> None:
         """Asking failed: an outage begins or goes on, unless the server has answered."""
         cause = error.__cause__ if isinstance(error, BatchError) else error
-        if isinstance(cause, OperationalError) or not isinstance(cause, ConnectionError):
-            self.ended()
-        elif self._reason is None and not isinstance(cause, PoolTimeoutError):
+        read_only = isinstance(cause, ReadOnlyError)
+        away = isinstance(cause, ConnectionError) and not isinstance(cause, OperationalError)
+        another = self._reason is None or read_only is not self._read_only
+        if not (away or read_only):
+            self.ended(writes=writes)
+        elif another and not isinstance(cause, PoolTimeoutError):
+            self._read_only, self._pause = read_only, FIRST_PAUSE_SECONDS
             self._begin(error)
         elif self._looks:
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
             self._begin(error)
 
-    def ended(self) -> None:
+    def ended(self, *, writes: bool = True) -> None:
         """The server has answered."""
-        if self._reason is not None:
+        if self._reason is not None and (writes or not self._read_only):
             self._reason, self._pause, self._looks = None, FIRST_PAUSE_SECONDS, False
 
     def _begin(self, error: HandlerSocketError) -> None:

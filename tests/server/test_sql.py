@@ -218,6 +218,30 @@ class TestRefusalsOfTheServer:
             assert store["a"] == 3
 
 
+def test_only_the_first_hit_waits_for_a_server_that_is_read_only(
+    unwritten_server: PrivateServer,
+) -> None:
+    url = by_sql(path_of(unwritten_server), "&timeout=1.5").replace("root@", "plain@")
+    with hskv.connect(url, cull=False) as store:
+        limiter = store.limiter("l", 5, 3600, fail="open")
+        assert limiter.hit("a").remaining == 4
+        sql_on(unwritten_server, "SET GLOBAL read_only = 1")
+        try:
+            assert isinstance(limiter.hit("a").error, hskv.ReadOnlyError)
+            began = time.monotonic()
+            for _ in range(5):
+                assert isinstance(limiter.hit("a").error, hskv.ReadOnlyError)
+                assert limiter.peek("a").remaining == 4
+            assert time.monotonic() - began < 0.5
+        finally:
+            sql_on(unwritten_server, "SET GLOBAL read_only = 0")
+        deadline = time.monotonic() + 5
+        while limiter.hit("a").error:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert limiter.peek("a").remaining == 3
+
+
 @contextmanager
 def packets_of(run_sql: Sql, size: int) -> Iterator[None]:
     """New connections take packets of so many bytes."""

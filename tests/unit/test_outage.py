@@ -2,12 +2,19 @@
 
 import pytest
 
-from hskv import BatchError, HandlerSocketError, PoolTimeoutError, TransactionAbortedError
+from hskv import (
+    BatchError,
+    HandlerSocketError,
+    PoolTimeoutError,
+    ReadOnlyError,
+    TransactionAbortedError,
+)
 from hskv.exceptions import ConnectionError
 from hskv.store import outage
 from hskv.store.outage import Outage
 
 AWAY = ConnectionError("away")
+READ_ONLY = ReadOnlyError("read-only")
 
 
 class Clock:
@@ -77,6 +84,34 @@ def test_what_the_server_answers_is_no_outage(clock: Clock, answer: HandlerSocke
     look(remembered, clock)
     remembered.failed(answer)
     assert remembered.reason() is None
+
+
+def test_a_server_that_is_read_only_is_an_outage_of_what_writes(clock: Clock) -> None:
+    remembered = Outage()
+    remembered.failed(READ_ONLY)
+    for pause in (1, 2, 4, 8, 10, 10):
+        assert remembered.reason() is READ_ONLY
+        assert remembered.reason(writes=False) is None
+        remembered.ended(writes=False)
+        remembered.failed(HandlerSocketError("no value"), writes=False)
+        assert look(remembered, clock) == pause
+        remembered.failed(READ_ONLY)
+    remembered.ended()
+    assert remembered.reason() is None
+
+
+@pytest.mark.parametrize(("one", "other"), [(AWAY, READ_ONLY), (READ_ONLY, AWAY)])
+def test_what_is_away_may_come_back_read_only_and_the_other_way_round(
+    clock: Clock, one: HandlerSocketError, other: HandlerSocketError
+) -> None:
+    remembered = Outage()
+    remembered.failed(one)
+    look(remembered, clock)
+    remembered.failed(one)
+    remembered.failed(other)
+    assert remembered.reason() is other
+    assert remembered.reason(writes=False) is (AWAY if other is AWAY else None)
+    assert look(remembered, clock) == 1
 
 
 def test_a_pool_without_a_free_connection_begins_none_and_ends_none(clock: Clock) -> None:

@@ -10,6 +10,8 @@ from dogpile.cache.api import NO_VALUE
 import hskv
 from hskv.mariadb import PrivateServer
 
+from ...conftest import sql_on
+from ..sql_stores import by_sql, path_of
 from .regions import NOWHERE, region_of
 
 CALLS: dict[str, tuple[Callable[[Any], object], object]] = {
@@ -59,6 +61,33 @@ def test_only_the_first_call_waits_and_it_works_again_when_the_server_is_back() 
             time.sleep(0.05)
         assert value == 1
         region.actual_backend.close()
+
+
+def test_only_the_first_write_waits_for_a_server_that_is_read_only_and_no_read(
+    unwritten_server: PrivateServer,
+) -> None:
+    url = by_sql(path_of(unwritten_server), "&timeout=1.5").replace("root@", "plain@")
+    region = region_of(url=url, ignore_errors=True, distributed_lock=True)
+    region.set("a", 1)
+    sql_on(unwritten_server, "SET GLOBAL read_only = 1")
+    try:
+        region.set("a", 2)
+        began = time.monotonic()
+        for number in range(5):
+            region.set("a", number)
+            assert region.get("a") == 1
+            assert region.get_multi(["a"]) == [1]
+            assert not region.key_is_locked("a")
+            assert region.get_or_create(f"new {number}", lambda: 5) == 5
+        assert time.monotonic() - began < 0.5
+    finally:
+        sql_on(unwritten_server, "SET GLOBAL read_only = 0")
+    deadline = time.monotonic() + 5
+    while region.get("a") == 1:
+        assert time.monotonic() < deadline
+        region.set("a", 2)
+        time.sleep(0.05)
+    region.actual_backend.close()
 
 
 def test_a_server_that_is_restarted_is_waited_for() -> None:
