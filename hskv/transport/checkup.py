@@ -105,7 +105,7 @@ class Examiner:
             return f"replication is stopped{reason and ': '}{reason}"
         lag = status["Seconds_Behind_Master"]
         if receives == "Yes" and lag is not None:
-            self._new_until = now + self._max_lag - int(lag)
+            self._new_until = now + (self._max_lag - int(lag))
         if now <= self._new_until:
             return None
         if lag is None:

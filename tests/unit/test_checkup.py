@@ -98,6 +98,14 @@ def test_what_handlersocket_shows_is_no_matter_where_sql_reads() -> None:
 
 def test_a_replica_that_follows_is_well_and_no_primary() -> None:
     assert asked(replica()) == Checkup(None)
+    assert asked(replica(lag=4)) == Checkup(None)
+
+
+def test_a_replica_exactly_as_far_behind_as_it_may_be_is_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A time to which five may not be added, and taken from again, without a loss.
+    monkeypatch.setattr(checkup_module, "monotonic", lambda: 0.1)
     assert asked(replica(lag=5)) == Checkup(None)
 
 
