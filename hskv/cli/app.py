@@ -71,15 +71,20 @@ class App:
                 store.row_key(key)
         return store
 
-    def sql(self, **options: Any) -> Any:
-        """A PyMySQL connection to the first SQL host, committed at once; close it."""
+    def sql(self) -> Any:
+        """A PyMySQL connection to the first SQL host that answers, committed at once; close it.
+
+        Raises PyMySQL's error of the first where none does.
+        """
         import pymysql
 
-        return pymysql.connect(**self.sql_login(), autocommit=True, **options)
-
-    def sql_login(self) -> dict[str, Any]:
-        """Keyword arguments for `pymysql.connect`, of the first SQL host."""
-        return self.sql_logins()[0]
+        errors = []
+        for login in self.sql_logins():
+            try:
+                return pymysql.connect(**login, autocommit=True)
+            except pymysql.OperationalError as error:
+                errors.append(error)
+        raise errors[0]
 
     def sql_logins(self) -> list[dict[str, Any]]:
         """Keyword arguments for `pymysql.connect`, of each SQL host. Ends the command without."""

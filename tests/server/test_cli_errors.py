@@ -77,6 +77,13 @@ def test_sql_may_be_named_by_options(shell: Shell, tmp_path: Path) -> None:
     assert shell("stats", "--sql", "postgres://u@h/").code == 2
 
 
+def test_a_host_of_sql_that_is_away_is_passed_over(shell: Shell) -> None:
+    with PrivateServer(sql_tcp=True) as server:
+        shell.export("HSKV_URL", server.url)
+        shell.export("HSKV_SQL", server.sql_url.replace("@", "@127.0.0.1:1,"))
+        assert "data_bytes" in shell("stats", "--json").json
+
+
 def process(server: PrivateServer, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-m", "hskv", *arguments],
