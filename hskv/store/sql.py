@@ -1,12 +1,14 @@
 """Executor: verbs as SQL statements, each a transaction of its own, on the primary."""
 
 from collections.abc import Callable, Sequence
+from types import NoneType
 from typing import Final, NamedTuple
 
 from ..exceptions import (
     DuplicateKeyError,
     HandlerSocketError,
     OperationalError,
+    ReadOnlyError,
     ValueTooLargeError,
 )
 from ..sql import SqlClient, Statement, half_done
@@ -109,24 +111,36 @@ class SqlExecutor:
         except ValueTooLargeError:
             parts = [*self._text.parts(verb.rows, self._client.room())]
             answers = self._client.run([self._text.store(part) for part in parts])
-        refused = [
-            row
+        refused = {
+            row[0]: answer
             for part, answer in zip(parts, answers, strict=True)
             if isinstance(answer, OperationalError)
             for row in part
+        }
+        if not refused:
+            return [1] * len(verb.rows)
+        # A server that is read-only was waited for already.
+        again = [
+            row
+            for row in verb.rows
+            if not isinstance(refused.get(row[0]), (NoneType, ReadOnlyError))
         ]
-        return self._store_each(refused, verb.rows) if refused else [1] * len(verb.rows)
+        done = len(refused) < len(verb.rows)
+        outcomes = self._one_by_one(again, done=done) if again else {}
+        return [outcomes.get(row[0], refused.get(row[0], 1)) for row in verb.rows]
 
-    def _store_each(self, refused: Sequence[Cells], rows: Sequence[Cells]) -> list[Outcome]:
-        """Store what was refused one by one, since it may be against one of them alone."""
+    def _one_by_one(self, rows: Sequence[Cells], *, done: bool) -> dict[bytes, Outcome]:
+        """Store rows that were refused together, since it may be against one of them alone.
+
+        By key; `done` where others are stored already.
+        """
         try:
-            outcomes = self.execute(each(Updates(refused)))
+            outcomes = self.execute(each(Updates(rows)))
         except HandlerSocketError as error:
-            if len(refused) == len(rows):
+            if not done:
                 raise
             raise half_done(error) from error
-        by_key = {row[0]: outcome for row, outcome in zip(refused, outcomes, strict=True)}
-        return [by_key.get(row[0], 1) for row in rows]
+        return {row[0]: outcome for row, outcome in zip(rows, outcomes, strict=True)}
 
     def _has_one_unique_index(self) -> bool:
         facts = table_facts(self._client, self._text)

@@ -41,6 +41,8 @@ _SESSION: Final = (
     b" character_set_results = NULL, sql_select_limit = 18446744073709551615,"
     b" sql_safe_updates = 0, innodb_lock_wait_timeout = %d, lock_wait_timeout = %d,"
     b" wait_timeout = GREATEST(@@wait_timeout, 60);"
+    # Whatever is the server's: what is not committed is shown to nobody.
+    b" SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ;"
     # It stays as it is now in this session, whatever is set for later ones.
     b" SHOW SESSION VARIABLES LIKE 'max_allowed_packet'"
 )
@@ -102,7 +104,7 @@ class SqlChannel:
             # Half of the time, so that what waits for a lock ends before its deadline. With 0 it
             # would not wait in its turn: under semi-sync many a write of a busy row gives up then.
             patience = max(int(timeout / 2), 1)
-            ((_, size),) = self._ask(_SESSION % (patience, patience), deadline, 2)
+            ((_, size),) = self._ask(_SESSION % (patience, patience), deadline, 3)
             self.max_packet = int(size)
             """How many bytes the server takes in one packet of this connection."""
             self.look(deadline)

@@ -218,6 +218,26 @@ class TestRefusalsOfTheServer:
             assert store["a"] == 3
 
 
+def test_a_batch_waits_once_for_a_server_that_is_read_only(
+    unwritten_server: PrivateServer,
+) -> None:
+    told: list[hskv.RequestInfo] = []
+    url = by_sql(path_of(unwritten_server), "&timeout=1").replace("root@", "plain@")
+    with hskv.connect(url, cull=False, on_request=told.append) as store:
+        store["a"] = 1
+        sql_on(unwritten_server, "SET GLOBAL read_only = 1")
+        try:
+            told.clear()
+            with pytest.raises(exceptions.BatchError) as caught:
+                store.set_many({"a": 2, "b": 3})
+        finally:
+            sql_on(unwritten_server, "SET GLOBAL read_only = 0")
+    assert isinstance(caught.value.__cause__, hskv.ReadOnlyError)
+    assert (set(caught.value.failed), caught.value.unknown) == ({"a", "b"}, ())
+    # Not row by row after that.
+    assert {info.requests for info in told} == {1}
+
+
 def test_only_the_first_hit_waits_for_a_server_that_is_read_only(
     unwritten_server: PrivateServer,
 ) -> None:

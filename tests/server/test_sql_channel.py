@@ -83,6 +83,18 @@ def test_a_session_heeds_no_limits_that_the_server_has_for_all(
     assert list(safe.rows) == [(b"0",)]
 
 
+def test_a_session_sees_nothing_that_is_not_committed(
+    address: Address, run_sql: Callable[..., Any]
+) -> None:
+    run_sql("SET GLOBAL TRANSACTION ISOLATION LEVEL READ UNCOMMITTED")
+    try:
+        with closing(opened(address)) as channel:
+            (asked,), _ = channel.run(b"SELECT @@tx_isolation", 1, soon())
+    finally:
+        run_sql("SET GLOBAL TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    assert asked.rows == ((b"REPEATABLE-READ",),)
+
+
 def test_a_session_keeps_the_max_allowed_packet_that_it_began_with(
     address: Address, run_sql: Callable[..., Any]
 ) -> None:
