@@ -93,7 +93,7 @@ def _wait_for_end(pid: int) -> None:
     """
     try:
         process = os.pidfd_open(pid)
-    except OSError:  # an old kernel, or a container that forbids it
+    except (OSError, AttributeError):  # an old kernel, a container, a Python that is without it
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         return
     try:

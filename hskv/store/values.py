@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Any, Final, Protocol, cast
 
 from ..exceptions import SerializationError, ValueTooLargeError
+from ..transport.interrupt import raise_interrupt
 from ..wire.requests import INT64_MAX, INT64_MIN
 from .serializers import Serializer, always_readable, serializer_of
 from .table import Table
@@ -174,6 +175,7 @@ class KindValues:
         except SerializationError:
             raise
         except Exception as error:  # a serializer may raise anything
+            raise_interrupt(error)
             raise _unreadable(error) from error
         raise SerializationError(
             f"a row of kind {_text_of(kind)} cannot be read by this store: it was written "
@@ -244,6 +246,7 @@ class RawValues:
                 return self._serializer.loads(value)
             return value.decode() if self._type is str else value
         except Exception as error:  # a serializer may raise anything
+            raise_interrupt(error)
             raise _unreadable(error) from error
 
 
@@ -255,6 +258,7 @@ def _serialized(serializer: Serializer, value: object) -> bytes:
     try:
         return serializer.dumps(value)
     except Exception as error:  # a serializer may raise anything
+        raise_interrupt(error)
         raise SerializationError(
             f"the serializer cannot hold this {type(value).__name__}: {error}; store bytes, "
             "convert it, or choose another serializer"

@@ -100,7 +100,9 @@ class Health:
     def close(self) -> None:
         """Ask no more. Idempotent."""
         self._closed.set()
-        self._known = _NOTHING
+        with self._news:
+            self._known = _NOTHING
+            self._news.notify_all()
 
     def after_fork(self) -> None:
         """In a child: the threads are the parent's, and so is what they learned."""
@@ -124,7 +126,7 @@ class Health:
         with self._news:
             well = self._decide(now)
             while not well and any(one.trusted_until <= now for one in self._patients):
-                if not self._news.wait(deadline - monotonic()):
+                if self._closed.is_set() or not self._news.wait(deadline - monotonic()):
                     break
                 well = self._known[0]
             if well:
@@ -198,6 +200,7 @@ class Health:
             if patient.examiner is examiner:
                 patient.examiner, patient.trusted_until = None, float("-inf")
                 self._decide(monotonic())
+                self._news.notify_all()
 
 
 def _ask_until_unused(

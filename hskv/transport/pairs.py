@@ -24,4 +24,5 @@ def sql_ports(listeners: Sequence[Address], hosts: Sequence[Address]) -> tuple[A
 
 
 def _is_here(address: Address) -> bool:
-    return bool(address.path) or address.host.lower() == "localhost" or address.host[:4] == "127."
+    host = address.host.lower()
+    return bool(address.path) or host in ("localhost", "::1") or host.startswith("127.")

@@ -21,7 +21,7 @@ from ..exceptions import (
     RequestTimeoutError,
 )
 from .endpoint import Address
-from .interrupt import raise_interrupt
+from .interrupt import is_interrupt, raise_interrupt
 from .sql_address import SqlLogin
 from .sql_errors import refusal
 from .sql_socket import OutOfTimeError, open_sql_socket
@@ -179,6 +179,9 @@ class SqlChannel:
                     raise ValueError(f"{len(results)} results, not {count}")
                 results.append(Result(cursor.fetchall(), cursor.rowcount, cursor.lastrowid))
         except MySQLError as error:
+            if is_interrupt(error):
+                self._sock.close()
+                raise_interrupt(error)
             if not self._connection.open:
                 raise self._lost(error) from error
             return results, self._refusal(error)

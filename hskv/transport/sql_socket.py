@@ -9,6 +9,7 @@ from typing import Any
 
 from .dial import dial
 from .endpoint import Address
+from .interrupt import raise_interrupt
 
 
 class OutOfTimeError(TimeoutError):
@@ -59,6 +60,7 @@ class DeadlineSocket(socket.socket):
         try:
             super().sendall(*arguments)
         except TimeoutError as error:
+            raise_interrupt(error)
             if error.errno is None and monotonic() >= self.deadline:
                 raise OutOfTimeError from error
             raise

@@ -279,15 +279,21 @@ with hskv.connect(url, pool_size=4, pool_timeout=1) as store:
 
 
 ALARMED = """
-import json, random, signal, sys, time, hskv
+import json, random, signal, sys, time, hskv, pymysql
 
 url, times = sys.argv[1], int(sys.argv[2])
-kind = {"TimeoutError": TimeoutError, "LookupError": LookupError}[sys.argv[3]]
+make = {
+    "TimeoutError": lambda: TimeoutError("the alarm"),
+    "LookupError": lambda: LookupError("the alarm"),
+    # As of a deadlock, which is sent again.
+    "MySQLError": lambda: pymysql.err.OperationalError(1213, "the alarm"),
+}[sys.argv[3]]
+kind = type(make())
 armed, caught, before, wrong = False, 0, 0, []
 
 def alarm(number, frame):
     if armed:
-        raise kind("the alarm")
+        raise make()
 
 signal.signal(signal.SIGALRM, alarm)
 with hskv.connect(url, cull=False) as store:
@@ -387,7 +393,7 @@ class TestInterrupted:
         figures.calls += 3 * rounds
 
     @pytest.mark.parametrize("by", ["HandlerSocket", "SQL"])
-    @pytest.mark.parametrize("kind", ["TimeoutError", "LookupError"])
+    @pytest.mark.parametrize("kind", ["TimeoutError", "LookupError", "MySQLError"])
     def test_an_alarm_in_mid_request_gets_out_and_nothing_is_done_twice(
         self, hskv_store: Store, hskv_server: PrivateServer, run: Any, by: str, kind: str
     ) -> None:

@@ -75,13 +75,17 @@ def test_a_store_works_at_once_and_data_survives_stop_and_kill(tcp: bool) -> Non
     assert not directory.exists()
 
 
+@pytest.mark.parametrize("of", ["the kernel", "Python"])
 def test_it_is_waited_for_where_pidfd_open_is_not_to_be_had(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, of: str
 ) -> None:
     def refuse(pid: int) -> int:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr(os, "pidfd_open", refuse)
+    if of == "Python":
+        monkeypatch.delattr(os, "pidfd_open")
+    else:
+        monkeypatch.setattr(os, "pidfd_open", refuse)
     with PrivateServer() as server:
         for end in (server.kill, server.stop):
             pid = server.pid

@@ -175,7 +175,7 @@ class Interrupted(ScriptedSocket):
         (lambda: BlockingIOError(errno.EAGAIN, "a pipe is full"), BlockingIOError),
         (lambda: ValueError("the alarm"), ValueError),
         # Of another request, it must not have this one sent again.
-        (lambda: RecoverableConnectionError("another server is away"), IndexedConnectionError),
+        (lambda: RecoverableConnectionError("another server is away"), ProtocolError),
     ],
 )
 def test_what_a_signal_handler_raises_is_not_taken_for_an_error_of_the_socket(

@@ -18,6 +18,7 @@ from hskv.transport.health import health_of
         # Of a tunnel, perhaps.
         "hskv://127.0.0.1/db?writes=sql&sql=mysql://u@other/",
         "hskv://h/db?writes=sql&sql=mysql://u@localhost/",
+        "hskv://h/db?writes=sql&sql=mysql://u@[::1]:3307/",
         "hskv+unix:///db?read=/r&writes=sql&sql=mysql://u@other/",
         "hskv:///db?writes=sql&reads=sql&sql=mysql://u@h/",
     ],
