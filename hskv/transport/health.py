@@ -118,9 +118,10 @@ class Health:
             patient.forget()
 
     def _first_known(self, now: float) -> tuple[int, ...]:
+        # Of a closed one their pools say so.
+        all_places = tuple(range(len(self._patients)))
         if self._closed.is_set():
-            # Their pools say so.
-            return tuple(range(len(self._patients)))
+            return all_places
         deadline = now + self._timeout
         self._watch()
         with self._news:
@@ -129,6 +130,8 @@ class Health:
                 if self._closed.is_set() or not self._news.wait(deadline - monotonic()):
                     break
                 well = self._known[0]
+            if self._closed.is_set():
+                return all_places
             if well:
                 return well
         troubles = "; ".join(f"{name}: {trouble}" for name, trouble in self.troubles().items())

@@ -221,6 +221,22 @@ def test_the_threads_end_with_it(bodies: list[Body]) -> None:
     assert threads() == []
 
 
+def test_closing_it_ends_the_wait_of_a_request(bodies: list[Body]) -> None:
+    for body in bodies:
+        body.answers.clear()
+    health = health_from(bodies, timeout=30.0)
+    seen: list[tuple[int, ...]] = []
+    request = threading.Thread(target=lambda: seen.append(well(health)))
+    request.start()
+    assert eventually(lambda: all(body.hangs for body in bodies))
+    health.close()
+    request.join(10)
+    assert seen == [(0, 1, 2)]
+    for body in bodies:
+        body.answers.set()
+    assert eventually(lambda: threads() == [])
+
+
 def test_one_that_was_closed_is_so_in_a_forked_child(health: Health) -> None:
     health.close()
     health.after_fork()

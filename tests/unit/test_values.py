@@ -2,6 +2,7 @@
 
 import enum
 import math
+import signal
 from typing import Any
 
 import pytest
@@ -168,6 +169,28 @@ class TestSerializers:
         assert values.dumps(None) == (6, 0, b"NONE")
         with pytest.raises(SerializationError, match="LookupError"):
             through(None, values)
+
+    def test_what_a_signal_handler_raises_meanwhile_is_none(self) -> None:
+        def handler(number: int, frame: object) -> None:
+            raise LookupError("of the handler")
+
+        class Interrupted(Upper):
+            def dumps(self, value: Any) -> bytes:
+                if value is None:
+                    signal.raise_signal(signal.SIGUSR1)
+                return b""
+
+            def loads(self, data: bytes) -> Any:
+                signal.raise_signal(signal.SIGUSR1)
+
+        before = signal.signal(signal.SIGUSR1, handler)
+        values = KindValues(Table(), Interrupted())
+        try:
+            for call in (lambda: values.dumps(None), lambda: through({}, values)):
+                with pytest.raises(LookupError, match="of the handler"):
+                    call()
+        finally:
+            signal.signal(signal.SIGUSR1, before)
 
     @pytest.mark.parametrize(
         ("chosen", "error"), [("yaml", ValueError), (object(), TypeError), (Upper(5), ValueError)]
