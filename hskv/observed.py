@@ -13,7 +13,8 @@ class RequestInfo(NamedTuple):
     `operation` is find, insert, modify or pipeline (of several `requests`), `table` that of the
     first. `seconds` passed, waiting for a channel included. `bytes_sent` are those of the
     requests, `bytes_received` those of the values. `error` is the exception that was raised, or
-    the first one in a pipeline; None where all went well. By SQL a statement is a request.
+    the first one in a pipeline; None where all went well. By SQL a statement is a request, and
+    what goes in one packet is an exchange. What is refused before it is sent is not told.
 
     >>> seen = []
     >>> with hskv.connect(url, on_request=seen.append) as watched:

@@ -144,8 +144,14 @@ class SqlClient:
         answers: list[Answer] = []
         failed: HandlerSocketError | None = None
         error: BaseException | None = None
+        # How many fit is known with a connection; without one, these could not be sent.
+        sent = statements[:_MOST_STATEMENTS]
         try:
-            answers, failed = self._attempt(statements, effect, deadline)
+            channel = self._acquire()
+            sent = self._fitting(statements, channel)
+            answers, failed = self._attempt(sent, channel, effect, deadline)
+        except ValueTooLargeError as refused:
+            failed, sent = refused, ()
         except OperationalError as refused:
             # Of who may not log in: nothing of all of them is sent.
             answers, error = [refused] * len(statements), refused
@@ -155,21 +161,21 @@ class SqlClient:
             error = other
             raise
         finally:
-            if self._on_request is not None:
+            if self._on_request is not None and sent:
                 seconds = monotonic() - began
-                sent = statements[:_MOST_STATEMENTS]
                 tell(self._on_request, _info(sent, answers, seconds, failed or error))
         return answers, failed
 
-    def _attempt(
-        self, statements: Sequence[Statement], effect: Effect, deadline: float
-    ) -> tuple[list[Answer], HandlerSocketError | None]:
-        channel = self._acquire()
+    def _fitting(self, statements: Sequence[Statement], channel: SqlChannel) -> Sequence[Statement]:
         try:
-            sent = _fitting(statements, channel.max_packet)
+            return _fitting(statements, channel.max_packet)
         except ValueTooLargeError:
             self.side.release(channel)
             raise
+
+    def _attempt(
+        self, sent: Sequence[Statement], channel: SqlChannel, effect: Effect, deadline: float
+    ) -> tuple[list[Answer], HandlerSocketError | None]:
         try:
             packet = b";".join([statement.text for statement in sent])
             count = sum([statement.results for statement in sent])

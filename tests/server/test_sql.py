@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -148,6 +149,41 @@ class TestRefusalsOfTheServer:
             # Each of the two statements fits, though not both in one packet.
             assert store.add("b", b"x" * 40_000)
             assert store.stats()["write"]["connects"] == 1
+
+    def test_told_is_what_was_sent_of_statements_that_do_not_fit_in_one_packet(
+        self, hskv_server: PrivateServer, hskv_store: Store, run_sql: Sql
+    ) -> None:
+        told: list[hskv.RequestInfo] = []
+        url = by_sql(path_of(hskv_server))
+        with (
+            packets_of(run_sql, 65_536),
+            hskv.connect(url, on_request=told.append, cull=False) as store,
+        ):
+            store["z"] = 1
+            told.clear()
+            # Of the three statements the first two have the value.
+            assert store.add("b", b"x" * 40_000)
+            assert [info.requests for info in told] == [1, 2]
+            assert 2 * 40_000 < sum(info.bytes_sent for info in told) < 2 * 40_000 + 2_000
+            told.clear()
+            store.set_many({f"k{number}": b"y" * 1000 for number in range(300)})
+            assert {(info.requests, info.error) for info in told} == {(1, None)}
+            assert max(info.bytes_sent for info in told) < 65_536
+            told.clear()
+            with pytest.raises(hskv.ValueTooLargeError):
+                store["a"] = b"x" * 70_000
+            assert told == [], "nothing was sent"
+
+    def test_of_a_server_that_is_not_there_an_error_is_told(self, tmp_path: Path) -> None:
+        told: list[hskv.RequestInfo] = []
+        url = by_sql(str(tmp_path / "nothing"), "&timeout=0.2")
+        with (
+            hskv.connect(url, on_request=told.append, cull=False) as store,
+            pytest.raises(exceptions.ConnectionError),
+        ):
+            store.get("a")
+        assert {(info.operation, info.requests, info.table) for info in told} == {("find", 1, "kv")}
+        assert all(isinstance(info.error, exceptions.ConnectionError) for info in told)
 
     def test_nothing_of_a_batch_is_sent_where_one_of_its_rows_is_too_large(
         self, hskv_server: PrivateServer, run_sql: Sql
