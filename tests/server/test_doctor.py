@@ -307,13 +307,16 @@ class TestSecrets:
         assert read.read_text() == well.secret
         assert well.secret not in well.client_url
 
-    def test_a_guessable_secret_in_a_file(self, well: Patient, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("named", [["secret_file"], ["secret_file", "write_secret_file"]])
+    def test_a_guessable_secret_in_a_file(
+        self, well: Patient, tmp_path: Path, named: list[str]
+    ) -> None:
         file = tmp_path / "secret"
         file.write_text("CHANGE-ME")
         well.restart(
             handlersocket_plain_secret="CHANGE-ME", handlersocket_plain_secret_wr="CHANGE-ME"
         )
-        well.client_url = with_files(well, secret_file=file)
+        well.client_url = with_files(well, **dict.fromkeys(named, file))
         treated(well, "secret-weak")
         assert well.examine().verdict == "healthy"
         made = tmp_path / "secret-write"

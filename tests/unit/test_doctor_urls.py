@@ -29,7 +29,17 @@ SECRETS = ("one-secret", "two-secret", "three-secret")
             "hskv://h/d?writes=sql&sql=mysql+unix://u:three-secret@/s",
             "hskv://h/d?writes=sql&sql=mysql+unix://u:***@/s",
         ),
+        (
+            "hskv://h/d?sql=mysql://u:one-secret@two-secret:three-secret@h/&prefix=a@b",
+            "hskv://h/d?sql=mysql://u:***@h/&prefix=a@b",
+        ),
+        (
+            "hskv://h/d?sql=mysql://u@x:one-secret?two-secret@h:3/",
+            "hskv://h/d?sql=mysql://u@x:***@h:3/",
+        ),
         ("hskv://h/d?sql=mysql://u@h/", "hskv://h/d?sql=mysql://u@h/"),
+        ("hskv://h/d?sql=mysql://u%3Ax@h:3,i:4/", "hskv://h/d?sql=mysql://u%3Ax@h:3,i:4/"),
+        ("hskv://h/d?sql=mysql:%2F%2Fu:one-secret%40h%2F", "hskv://h/d?sql=***"),
         ("hskv://h/d?sql=mysql%3A%2F%2Fu%3Athree-secret%40h%2F", "hskv://h/d?sql=***"),
         ("hskv://h/d?sql=mysql%3a//u:three-secret@h/&timeout=3", "hskv://h/d?sql=***&timeout=3"),
     ],
@@ -64,6 +74,11 @@ def test_options_are_replaced_or_added() -> None:
         ),
         (
             "hskv://h/d?secret_file=/s%201&timeout=3",
+            "hskv://h/d?secret_file=/s%201&timeout=3&write_secret_file=/s%201-write",
+            {"/s 1": "a", "/s 1-write": "b"},
+        ),
+        (
+            "hskv://h/d?secret_file=/s%201&write_secret_file=%2Fs%201&timeout=3",
             "hskv://h/d?secret_file=/s%201&timeout=3&write_secret_file=/s%201-write",
             {"/s 1": "a", "/s 1-write": "b"},
         ),

@@ -10,9 +10,9 @@ from ...transport.address import Address
 HIDDEN: Final = "***"
 _SECRET_OPTION: Final = re.compile(r"(?<=[?&]write_secret=)[^&]*")
 _SECRET_FILE: Final = re.compile(r"(?<=[?&])(write_)?secret_file=([^&]*)")
-_SQL_PASSWORD: Final = re.compile(r"(?<=[?&]sql=)([^:/?&]+://[^:@&]*):[^@&]*@")
-# Encoded as a whole; and with a user alone there is nothing to hide.
-_ENCODED_SQL: Final = re.compile(r"(?<=[?&]sql=)[^&]*%3[aA][^&]*")
+_SQL_PASSWORD: Final = re.compile(r"(?<=[?&]sql=)([^:/?&]+://[^:&]*):[^&]*@")
+# Encoded as a whole, where a password is not looked for.
+_ENCODED_SQL: Final = re.compile(r"(?<=[?&]sql=)(?![^&]*://)[^&]*%[^&]*")
 
 
 def hidden(url: str) -> str:
@@ -59,7 +59,7 @@ def with_secrets(url: str, secret: str, write_secret: str | None = None) -> Logi
 
 def _with_write_secret(url: str, secret: str) -> Login:
     read, write = _secret_files(url)
-    if write:
+    if write not in ("", read):
         return Login(hidden(url), {write: secret})
     if read and not _SECRET_OPTION.search(url):
         file = f"{read}-write"
