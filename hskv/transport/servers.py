@@ -50,10 +50,13 @@ class _Member(Generic[ChannelT]):
         self.retry_time = monotonic() + pause
         return pause
 
-    def told_nothing(self) -> None:
-        """A probe ended before it was known how the server is: the next request is one."""
-        if self.probed:
-            self.retry_time, self.probed = monotonic(), False
+    def told_nothing(self) -> bool:
+        """If this was a probe, it ended before it was known how the server is: another follows."""
+        was_probe = self.probed
+        if was_probe:
+            # Not at once: where its channels are all on loan each would wait for one in vain.
+            self.retry_time, self.probed = monotonic() + _FIRST_PAUSE_SECONDS, False
+        return was_probe
 
 
 class Servers(Pools[ChannelT]):
@@ -100,7 +103,10 @@ class Servers(Pools[ChannelT]):
         raise error
 
     def acquire_from(self, place: int) -> ChannelT:
-        """A channel to one of them. Raises ConnectionError, at once while it is set aside."""
+        """A channel to one of them. Raises ConnectionError, at once while it is set aside.
+
+        PoolTimeoutError only where it is not.
+        """
         member = self._members[place]
         with self._lock:
             if member.failures and self._probed([member], monotonic()) is None:
@@ -108,7 +114,8 @@ class Servers(Pools[ChannelT]):
         try:
             return member.pool.acquire()
         except BaseException as error:
-            self._blamed(member, error, ConnectionError)
+            if self._blamed(member, error, ConnectionError) and isinstance(error, PoolTimeoutError):
+                raise ConnectionError("the server is set aside") from error
             raise
 
     def release(self, channel: ChannelT) -> None:
@@ -186,12 +193,16 @@ class Servers(Pools[ChannelT]):
     def _blamed(
         self, member: _Member[ChannelT], error: BaseException | None, *faults: type[Exception]
     ) -> bool:
-        """Set a server aside for an error that is a fault of it; else False."""
-        if isinstance(error, PoolTimeoutError) or not isinstance(error, faults):
-            if member.probed:
-                with self._lock:
-                    member.told_nothing()
-            return False
+        """Set a server aside for an error that is a fault of it; True: ask another.
+
+        That is so too where it was set aside already, and has no channel left for a probe.
+        """
+        busy = isinstance(error, PoolTimeoutError)
+        if busy or not isinstance(error, faults):
+            if not member.probed:
+                return False
+            with self._lock:
+                return member.told_nothing() and busy
         with self._lock:
             pause = member.failed()
         if pause:

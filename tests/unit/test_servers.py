@@ -2,6 +2,7 @@
 
 from collections import Counter
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -80,27 +81,57 @@ def test_it_is_tried_by_one_request_when_its_pause_is_over(cluster: Cluster) -> 
     assert cluster.asked(30) == {0: 10, 1: 10, 2: 10}
 
 
-@pytest.mark.parametrize("error", [PoolTimeoutError("full"), KeyboardInterrupt()])
 def test_a_probe_that_told_nothing_is_followed_by_another(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, error: BaseException
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster.fakes[1].down = True
     cluster.asked(6)
     cluster.fakes[1].down = False
     cluster.now += 0.6
 
-    def fail() -> Any:
-        raise error
+    def interrupt() -> Any:
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(cluster.pools[1], "acquire", fail)
-        with pytest.raises(type(error)):
+        patched.setattr(cluster.pools[1], "acquire", interrupt)
+        with pytest.raises(KeyboardInterrupt):
             cluster.servers.acquire()
+    assert 1 not in cluster.asked(12)
+    cluster.now += 0.6
     probe: Any = cluster.servers.acquire()
     assert probe.holder is cluster.pools[1]
     cluster.servers.discard(probe, KeyboardInterrupt())
+    cluster.now += 0.6
     assert cluster.ask() == 1
     assert cluster.asked(30) == {0: 10, 1: 10, 2: 10}
+
+
+def test_one_that_is_set_aside_and_has_no_channel_left_costs_no_request(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lent = [cluster.pools[1].acquire() for _ in range(4)]
+    cluster.servers.discard(lent.pop(), IndexedConnectionError("it broke"))
+    lent.append(cluster.pools[1].acquire())
+    probe = Mock(wraps=cluster.pools[1].acquire)
+    monkeypatch.setattr(cluster.pools[1], "acquire", probe)
+    for number in range(3):
+        cluster.now += 0.6
+        assert set(cluster.asked(12)) == {0, 2}
+        assert probe.call_count == number + 1, "only one of them waits for a channel"
+    cluster.now += 0.6
+    for channel in lent:
+        cluster.servers.release(channel)
+    assert cluster.asked(30) == {0: 10, 1: 10, 2: 10}
+
+
+def test_where_all_are_set_aside_and_have_no_channel_left_that_is_said(cluster: Cluster) -> None:
+    lent = [cluster.servers.acquire() for _ in range(12)]
+    for pool in cluster.pools:
+        broken = next(channel for channel in lent if channel.holder is pool)
+        cluster.servers.discard(broken, IndexedConnectionError("it broke"))
+        pool.acquire()
+    with pytest.raises(PoolTimeoutError):
+        cluster.servers.acquire()
 
 
 def test_its_pause_doubles_each_time_up_to_30_seconds(cluster: Cluster) -> None:
