@@ -17,7 +17,7 @@ from dogpile.cache.region import CacheRegion, RegionInvalidationStrategy
 
 from ..exceptions import HandlerSocketError, LeaseLostError, UnsupportedError
 from ..store.lease import Lease
-from ..store.outage import Outage
+from ..store.outage import Need, Outage
 from ..store.plans import ROUNDS, contention
 from ..store.store import KeyValueStore
 from .arguments import fitted_keys, flag, open_store
@@ -85,7 +85,7 @@ class HandlerSocketBackend(BytesBackend):
             value = self.store.get(self._fitted(key), NO_VALUE)
         else:
             value = self.safely(
-                lambda: self.store.get(self._fitted(key), NO_VALUE), NO_VALUE, writes=False
+                lambda: self.store.get(self._fitted(key), NO_VALUE), NO_VALUE, Need.VALUES
             )
         # Of another writer: a region could not read it.
         return value if isinstance(value, bytes) else NO_VALUE
@@ -96,7 +96,7 @@ class HandlerSocketBackend(BytesBackend):
         """The bytes of several keys, in their order. One round trip for each 1,000."""
         row_keys = [self._fitted(key) for key in keys]
         nothing: dict[bytes, Any] = {}
-        found = self.safely(lambda: self.store.get_many(row_keys), nothing, writes=False)
+        found = self.safely(lambda: self.store.get_many(row_keys), nothing, Need.VALUES)
         values = [found.get(key) for key in row_keys]
         return [value if isinstance(value, bytes) else NO_VALUE for value in values]
 
@@ -140,24 +140,24 @@ class HandlerSocketBackend(BytesBackend):
         if "store" in self.__dict__:
             self.store.close()
 
-    def safely(self, action: Callable[[], T], otherwise: T, *, writes: bool = True) -> T:
-        """What the action gives; with `ignore_errors`, something else where hskv fails.
+    def safely(self, action: Callable[[], T], otherwise: T, need: Need = Need.WRITE) -> T:
+        """What the action, which needs so much, gives.
 
-        `writes` unless a server that is read-only can do it.
+        With `ignore_errors`, something else where hskv fails.
         """
         if self._outage is None:
             return action()
-        if self._outage.reason(writes=writes):
+        if self._outage.reason(need):
             self.errors += 1
             return otherwise
         try:
             result = action()
         except HandlerSocketError as error:
-            self._outage.failed(error, writes=writes)
+            self._outage.failed(error, need)
             self.errors += 1
             _log.warning("the cache goes on without the table: %s", error)
             return otherwise
-        self._outage.ended(writes=writes)
+        self._outage.ended(need)
         return result
 
 
@@ -195,7 +195,7 @@ class _Mutex(CacheMutex):
 
     def locked(self) -> bool:
         """True while anybody holds it."""
-        return self._safely(self._lease.locked, False, writes=False)
+        return self._safely(self._lease.locked, False, Need.PRIMARY)
 
 
 class HandlerSocketInvalidator(RegionInvalidationStrategy):
@@ -267,7 +267,7 @@ class HandlerSocketInvalidator(RegionInvalidationStrategy):
 
         untold = self._untold
         otherwise = _merged(self._known, untold or _NEVER)
-        return backend.safely(tell, otherwise, writes=untold is not None)
+        return backend.safely(tell, otherwise, Need.WRITE if untold else Need.PRIMARY)
 
     def _forget(self, told: _Times | None) -> None:
         with self._lock:

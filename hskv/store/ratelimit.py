@@ -18,7 +18,7 @@ from ..exceptions import (
 )
 from .expiry import checked
 from .lease import checked_wait
-from .outage import Outage
+from .outage import Need, Outage
 from .plans import Plan, clear_range, good
 from .strategies import (
     MAX_LIMIT,
@@ -150,7 +150,7 @@ class RateLimiter:
         100
         """
         key, cost = self._row_key(_encoded(identity)), self._checked_cost(cost)
-        return self._decided(self._strategy.peek(key, cost), writes=False)
+        return self._decided(self._strategy.peek(key, cost), Need.PRIMARY)
 
     def reset(self, identity: str | bytes) -> bool:
         """Forget the hits of an identity; was there anything to forget? One round trip.
@@ -292,19 +292,19 @@ class RateLimiter:
             raise ValueError(f"cost is from 1 to the limit of {self.quota}, not {cost}")
         return cost
 
-    def _decided(self, plan: Plan[Decision], *, writes: bool = True) -> Decision:
+    def _decided(self, plan: Plan[Decision], need: Need = Need.WRITE) -> Decision:
         """What the table says; or, where it cannot be asked, what `fail` says."""
         if self._fail == "raise":
             return cast(Decision, self._rows.run(plan))
-        if reason := self._outage.reason(writes=writes):
+        if reason := self._outage.reason(need):
             return self._without_table(reason)
         try:
             decision = cast(Decision, self._rows.run(plan))
         except HandlerSocketError as error:
-            self._outage.failed(error, writes=writes)
+            self._outage.failed(error, need)
             _log.warning("%r fails %s: %s", self, self._fail, error)
             return self._without_table(error)
-        self._outage.ended(writes=writes)
+        self._outage.ended(need)
         return decision
 
     def _without_table(self, error: HandlerSocketError) -> Decision:

@@ -26,6 +26,10 @@ SqlPool = ChannelPool[SqlChannel]
 _LOOK_AGAIN_SECONDS: Final = 1.0
 
 
+class NoneWritableError(RecoverableConnectionError):
+    """A server is there, and read-only, and no other can be written to now."""
+
+
 class SqlServers(Pools[SqlChannel]):
     """Pools of the servers of a replicated primary, or of a Galera cluster.
 
@@ -51,8 +55,8 @@ class SqlServers(Pools[SqlChannel]):
     def acquire(self) -> SqlChannel:
         """A connection to the server to write to.
 
-        Raises ConnectionError when none can be reached, or none may be written to now: promoted
-        is one perhaps in a moment. OperationalError when all refuse.
+        Raises ConnectionError when none can be reached; NoneWritableError when none may be written
+        to now: promoted is one perhaps in a moment. OperationalError when all refuse.
         """
         return self._acquired(to_write=True)
 
@@ -109,8 +113,9 @@ class SqlServers(Pools[SqlChannel]):
             return channel
         channel.looked = 0.0
         pool.release(channel)
-        why = "is read-only" if channel.state.ready else "has no majority, or is joining"
-        raise RecoverableConnectionError(f"{channel.address} {why}")
+        if channel.state.ready:
+            raise NoneWritableError(f"{channel.address} is read-only")
+        raise RecoverableConnectionError(f"{channel.address} has no majority, or is joining")
 
     def _found(self, pool: SqlPool, channel: SqlChannel) -> None:
         if pool is not self._writer:
@@ -126,7 +131,8 @@ def _none(errors: Sequence[ConnectionError | OperationalError], what: str) -> Ex
     """
     words = f"none of the servers of sql= can be {what} now: {'; '.join(map(str, errors))}"
     refusals = [error for error in errors if isinstance(error, OperationalError)]
-    none = RecoverableConnectionError(words)
+    read_only = any(isinstance(error, NoneWritableError) for error in errors)
+    none = (NoneWritableError if read_only else RecoverableConnectionError)(words)
     if not refusals:
         return none
     first = refusals[0]

@@ -116,11 +116,13 @@ def sql(facts_server: PrivateServer) -> Iterator[Callable[[str], Any]]:
 def unwritten_server() -> Iterator[PrivateServer]:
     """A server that nobody writes to by HandlerSocket: read_only would wait for who is connected.
 
-    It has a SQL user `plain`, whom read_only binds.
+    It has a SQL user `plain`, whom read_only binds, by TCP too.
     """
-    with PrivateServer() as server:
-        for statement in ("CREATE USER plain@localhost", "GRANT ALL ON hskv.* TO plain@localhost"):
-            sql_on(server, statement)
+    with PrivateServer(sql_tcp=True) as server:
+        for user in ("plain@localhost", "plain@127.0.0.1"):
+            sql_on(server, f"CREATE USER {user}")
+            sql_on(server, f"GRANT ALL ON hskv.* TO {user}")
+            sql_on(server, f"GRANT SLAVE MONITOR ON *.* TO {user}")
         yield server
 
 

@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +14,7 @@ import pytest
 
 import hskv
 from hskv import KeyValueStore, Table, exceptions
+from hskv.integrations.dogpile import HandlerSocketBackend
 from hskv.mariadb import PrivateServer
 
 from ..conftest import sql_on
@@ -296,6 +297,32 @@ def test_only_the_first_hit_waits_for_a_server_that_is_read_only(
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert limiter.peek("a").remaining == 3
+
+
+def test_where_none_of_several_can_be_written_to_only_the_first_set_waits_and_replicas_are_read(
+    unwritten_server: PrivateServer,
+) -> None:
+    ((port,),) = sql_on(unwritten_server, "SELECT @@port")
+    url = "hskv:///hskv?reads=sql&writes=sql&read=replica&max_lag=60&timeout=1.5"
+    url += f"&sql=mysql://plain@127.0.0.1:{port},localhost:{port}/"
+    backend = HandlerSocketBackend({"url": url, "ignore_errors": True})
+    with closing(backend):
+        backend.set_serialized("b", b"1")
+        # It was well then, and what it has is not older: it is read from for max_lag.
+        assert backend.get_serialized("b") == b"1"
+        sql_on(unwritten_server, "SET GLOBAL read_only = 1")
+        try:
+            backend.set_serialized("b", b"2")
+            waits, ends = [], time.monotonic() + 4
+            while (began := time.monotonic()) < ends:
+                backend.set_serialized("b", b"2")
+                waits.append(time.monotonic() - began)
+                assert backend.get_serialized("b") == b"1"
+                time.sleep(0.02)
+            # After pauses of one second and of two.
+            assert sum(wait > 0.3 for wait in waits) <= 2
+        finally:
+            sql_on(unwritten_server, "SET GLOBAL read_only = 0")
 
 
 @contextmanager

@@ -11,10 +11,12 @@ from hskv import (
 )
 from hskv.exceptions import ConnectionError
 from hskv.store import outage
-from hskv.store.outage import Outage
+from hskv.store.outage import Need, Outage
+from hskv.transport.sql_servers import NoneWritableError
 
 AWAY = ConnectionError("away")
 READ_ONLY = ReadOnlyError("read-only")
+NONE_WRITABLE = NoneWritableError("none can be written to")
 
 
 class Clock:
@@ -86,18 +88,51 @@ def test_what_the_server_answers_is_no_outage(clock: Clock, answer: HandlerSocke
     assert remembered.reason() is None
 
 
-def test_a_server_that_is_read_only_is_an_outage_of_what_writes(clock: Clock) -> None:
+@pytest.mark.parametrize(
+    ("error", "goes_on"),
+    [(READ_ONLY, [Need.VALUES, Need.PRIMARY]), (NONE_WRITABLE, [Need.VALUES])],
+)
+def test_where_none_can_be_written_to_what_needs_less_goes_on_and_ends_nothing(
+    clock: Clock, error: HandlerSocketError, goes_on: list[Need]
+) -> None:
     remembered = Outage()
-    remembered.failed(READ_ONLY)
+    remembered.failed(error)
     for pause in (1, 2, 4, 8, 10, 10):
-        assert remembered.reason() is READ_ONLY
-        assert remembered.reason(writes=False) is None
-        remembered.ended(writes=False)
-        remembered.failed(HandlerSocketError("no value"), writes=False)
+        for need in Need:
+            assert remembered.reason(need) is (None if need in goes_on else error)
+        for need in goes_on:
+            remembered.ended(need)
+            remembered.failed(HandlerSocketError("no value"), need)
         assert look(remembered, clock) == pause
-        remembered.failed(READ_ONLY)
+        remembered.failed(error)
     remembered.ended()
     assert remembered.reason() is None
+
+
+def test_what_was_read_from_the_server_to_write_to_says_that_there_is_one(clock: Clock) -> None:
+    remembered = Outage()
+    remembered.failed(NONE_WRITABLE)
+    remembered.ended(Need.PRIMARY)
+    assert remembered.reason() is None
+
+
+def test_where_no_replica_is_to_be_read_from_values_wait_for_the_same(clock: Clock) -> None:
+    remembered = Outage()
+    remembered.failed(NONE_WRITABLE)
+    clock.now += 0.5
+    remembered.failed(NONE_WRITABLE, Need.VALUES)
+    for pause in (1, 2, 4):
+        assert remembered.reason(Need.VALUES) is NONE_WRITABLE
+        assert look(remembered, clock) == pause
+        remembered.failed(NONE_WRITABLE)
+    assert look(remembered, clock) == 8
+    remembered.ended(Need.VALUES)
+    assert remembered.reason(Need.VALUES) is None
+    assert remembered.reason() is None, "one that writes looks at once"
+    assert remembered.reason() is NONE_WRITABLE
+    remembered.failed(NONE_WRITABLE)
+    assert remembered.reason(Need.VALUES) is None
+    assert look(remembered, clock) == 10
 
 
 @pytest.mark.parametrize(("one", "other"), [(AWAY, READ_ONLY), (READ_ONLY, AWAY)])
@@ -110,8 +145,18 @@ def test_what_is_away_may_come_back_read_only_and_the_other_way_round(
     remembered.failed(one)
     remembered.failed(other)
     assert remembered.reason() is other
-    assert remembered.reason(writes=False) is (AWAY if other is AWAY else None)
-    assert look(remembered, clock) == 1
+    assert remembered.reason(Need.VALUES) is (AWAY if other is AWAY else None)
+    assert look(remembered, clock) == 2
+
+
+def test_pauses_grow_where_reads_and_writes_fail_for_reasons_of_their_own(clock: Clock) -> None:
+    remembered = Outage()
+    for pause in (1, 2, 4, 8, 10, 10):
+        remembered.failed(NONE_WRITABLE)
+        assert remembered.reason(Need.VALUES) is None
+        remembered.failed(AWAY, Need.VALUES)
+        assert remembered.reason(Need.VALUES) is AWAY
+        assert look(remembered, clock) == pause
 
 
 def test_a_pool_without_a_free_connection_begins_none_and_ends_none(clock: Clock) -> None:

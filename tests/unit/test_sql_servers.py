@@ -14,7 +14,7 @@ from hskv.exceptions import (
 )
 from hskv.transport.pool import ChannelPool
 from hskv.transport.sql_channel import State
-from hskv.transport.sql_servers import SqlServers
+from hskv.transport.sql_servers import NoneWritableError, SqlServers
 
 
 class FakeServer:
@@ -135,11 +135,22 @@ def test_where_none_can_be_written_to_it_says_why_of_each(
 ) -> None:
     fakes[0].down = fakes[1].read_only = True
     fakes[2].ready = False
-    with pytest.raises(ConnectionError, match="one is down; two is read-only; three has no maj"):
+    why = "one is down; two is read-only; three has no maj"
+    with pytest.raises(NoneWritableError, match=why):
         servers.acquire()
     fakes[0].down = False
     assert where(servers) == "one"
     assert servers.stats()["idle"] == 3
+
+
+def test_where_none_is_well_nobody_is_read_only(
+    fakes: list[FakeServer], servers: SqlServers
+) -> None:
+    fakes[0].down = fakes[1].down = True
+    fakes[2].ready, fakes[2].read_only = False, True
+    with pytest.raises(RecoverableConnectionError, match="three has no majority") as caught:
+        servers.acquire()
+    assert not isinstance(caught.value, NoneWritableError)
 
 
 @pytest.mark.parametrize("when", ["at the login", "at a look"])
