@@ -199,8 +199,6 @@ class Servers(Pools[ChannelT]):
         """
         busy = isinstance(error, PoolTimeoutError)
         if busy or not isinstance(error, faults):
-            if not member.probed:
-                return False
             with self._lock:
                 return member.told_nothing() and busy
         with self._lock:

@@ -1,6 +1,7 @@
 """A connection to SQL: how it is made, what a server's errors become, and how it ends."""
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -9,6 +10,8 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from pymysql.connections import Connection
+from pymysql.err import OperationalError
 
 from hskv import exceptions
 from hskv.mariadb import PrivateServer
@@ -93,6 +96,25 @@ def test_a_session_sees_nothing_that_is_not_committed(
     finally:
         run_sql("SET GLOBAL TRANSACTION ISOLATION LEVEL REPEATABLE READ")
     assert asked.rows == ((b"REPEATABLE-READ",),)
+
+
+def test_an_error_of_pymysql_that_a_signal_handler_raises_is_no_answer(
+    channel: SqlChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **named: Any) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+
+    def handler(number: int, frame: object) -> None:
+        raise OperationalError(1213, "a deadlock of the handler's")
+
+    monkeypatch.setattr(Connection, "_read_query_result", interrupted)
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with pytest.raises(OperationalError, match="of the handler's"):
+            channel.run(b"SELECT 1", 1, soon())
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert channel.closed
 
 
 def test_a_session_keeps_the_max_allowed_packet_that_it_began_with(

@@ -409,6 +409,21 @@ def test_a_greenlet_that_lives_on_in_a_child_asks_no_more(
     assert well(health)
 
 
+def test_what_it_learns_there_is_not_heeded(bodies: list[Body]) -> None:
+    body = bodies[0]
+    body.answers.clear()
+    health = health_from([body], timeout=0.05)
+    with pytest.raises(HskvConnectionError):
+        well(health)
+    assert eventually(lambda: body.hangs)
+    (old,) = threads()
+    health.after_fork()
+    body.answers.set()
+    assert eventually(lambda: not old.is_alive())
+    assert not all_known(health)
+    health.close()
+
+
 def test_what_changes_is_logged_once(
     health: Health, bodies: list[Body], caplog: pytest.LogCaptureFixture
 ) -> None:
